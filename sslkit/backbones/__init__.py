@@ -1,0 +1,8 @@
+"""Backbones: images (N, C, H, W) to features (N, D), and to a feature map (N, D, h, w)."""
+
+from sslkit.backbones.base import Backbone, build, describe
+from sslkit.backbones.resnet import ResNet
+from sslkit.backbones.resnet9 import ResNet9
+from sslkit.backbones.timm import Timm
+
+__all__ = ["Backbone", "ResNet", "ResNet9", "Timm", "build", "describe"]

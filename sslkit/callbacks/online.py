@@ -1,0 +1,106 @@
+"""Signals of the representation while it is trained, and a warning when they say collapse."""
+
+import logging
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+from sslkit.data import ArrayDataset, gather
+from sslkit.evaluation import (
+    Features,
+    alignment,
+    extract,
+    feature_std,
+    knn,
+    rankme,
+    uniformity,
+)
+
+logger = logging.getLogger("sslkit")
+
+ADVICE = (
+    "try a lower learning rate or a longer warm-up, a larger batch, stronger views; "
+    "with SimCLR a lower temperature"
+)
+
+
+class OnlineSignals(pl.Callback):
+    """Every few epochs, on a fixed subset of the training images: kNN accuracy, spread, rank.
+
+    Logged as ``online/knn`` (percent; k = 20; only where the data has labels: some training
+    images vote on others, the test split is not read), ``online/feature_std``,
+    ``online/rankme``, ``online/uniformity`` and, for methods with two views,
+    ``online/alignment``. Weights, BatchNorm statistics and random state stay as they were.
+
+    Args:
+        every_n_epochs: 0 turns it off.
+        bank: images that vote. queries: images that are voted on, and that the other signals
+            are taken from.
+
+    Raises:
+        ValueError: a negative period, or fewer than 2 queries or 1 bank image.
+    """
+
+    def __init__(self, every_n_epochs: int = 1, *, bank: int = 4000, queries: int = 1000) -> None:
+        if every_n_epochs < 0 or bank < 1 or queries < 2:
+            raise ValueError(
+                "OnlineSignals takes every_n_epochs >= 0, bank >= 1 and queries >= 2, not "
+                f"{every_n_epochs}, {bank} and {queries}"
+            )
+        self.every_n_epochs, self.bank, self.queries = every_n_epochs, bank, queries
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if not self.every_n_epochs or not (due or last):
+            return
+        signals = self.measure(pl_module, trainer.datamodule.dataset)
+        for name, value in signals.items():
+            pl_module.log(f"online/{name}", value, rank_zero_only=True, prog_bar=name == "knn")
+        if collapsed(signals):
+            logger.warning(
+                "epoch %d: the features collapse (std %.3f, rank %.1f): %s",
+                trainer.current_epoch,
+                signals["feature_std"],
+                signals["rankme"],
+                ADVICE,
+            )
+
+    @torch.no_grad()
+    def measure(self, method: pl.LightningModule, dataset: Dataset) -> dict[str, float]:
+        """The signals of ``method.backbone`` on a fixed subset of ``dataset``."""
+        queries = min(self.queries, len(dataset) // 2)
+        rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+        images, labels = gather(dataset, rows[: queries + self.bank])
+        data = ArrayDataset(images)
+        features = extract(method.backbone, data, method.eval_view, device=method.device)
+        x = features.features[:queries]
+        signals = {"feature_std": feature_std(x), "rankme": rankme(x), "uniformity": uniformity(x)}
+        if (labels >= 0).all():
+            test = Features(x, labels[:queries])
+            bank = Features(features.features[queries:], labels[queries:])
+            signals["knn"] = knn(bank, test, ks=(20,))["accuracy"]
+        devices = [method.device] if method.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(0)
+            views = method.view(images[:queries].to(method.device))
+        if isinstance(views, tuple) and len(views) == 2 and isinstance(views[1], torch.Tensor):
+            both = [self._features(method, view) for view in views]
+            if both[0].shape == both[1].shape:
+                signals["alignment"] = alignment(*both)
+        return signals
+
+    @staticmethod
+    def _features(method: pl.LightningModule, view: torch.Tensor) -> torch.Tensor:
+        data = TensorDataset(view, torch.zeros(len(view)))
+        return extract(method.backbone, data, torch.nn.Identity(), device=method.device).features
+
+
+def collapsed(signals: dict[str, float]) -> bool:
+    """Whether the features say nearly the same of every image, or have a single direction.
+
+    >>> collapsed({"feature_std": 0.02, "rankme": 1.1})
+    True
+    """
+    return signals["feature_std"] < 0.02 or signals["rankme"] < 1.5

@@ -1,0 +1,193 @@
+"""Configurations of ``sslkit pretrain``: found by name, parsed, mistakes told in one line."""
+
+import argparse
+import difflib
+import inspect
+import io
+import re
+import sys
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pytorch_lightning import Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from sslkit.backbones import Backbone
+from sslkit.data import DataModule
+from sslkit.methods import Method
+from sslkit.views import View
+
+
+class PretrainCLI(LightningCLI):
+    """LightningCLI with a run's own options; the trainer is built on demand."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str | None, default=None, help="name of the run")
+        parser.add_argument("--out", type=str, default="runs", help="where run folders are")
+        parser.add_argument(
+            "--wandb",
+            type=Literal["auto", "online", "offline", "disabled"],
+            default="auto",
+            help="Weights & Biases mode",
+        )
+        parser.add_argument(
+            "--online_every", type=int, default=1, help="epochs between online signals; 0: none"
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        super().parse_arguments(parser, args)
+        # jsonargparse reads a limit of 1 batch as 1.0, which to Lightning is every batch.
+        key = "limit_train_batches"
+        in_file = (_config_of(args).get("trainer") or {}).get(key)
+        if (_value(args, f"--trainer.{key}") or str(in_file)) == "1":
+            self.config.trainer[key] = 1
+
+    def instantiate_classes(self) -> None:
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.model, self.datamodule = self.config_init.model, self.config_init.data
+
+    def plain(self) -> dict[str, Any]:
+        """The whole configuration as plain data, ready to be a config file again."""
+        config = self.config.clone()
+        config.pop("config", None)
+        return yaml.safe_load(self.parser.dump(config, skip_none=False, skip_validation=True))
+
+
+def parse(argv: list[str]) -> PretrainCLI:
+    """Model and data from the command line.
+
+    Raises:
+        ValueError: an option or a value that is not valid, in one line.
+    """
+    try:
+        _one_method(argv)
+        with redirect_stderr(io.StringIO()):
+            return PretrainCLI(
+                Method,
+                DataModule,
+                subclass_mode_model=True,
+                save_config_callback=None,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                run=False,
+                args=argv,
+                parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+            )
+    except (argparse.ArgumentError, yaml.YAMLError, ValueError) as error:
+        raise ValueError(one_line(str(error))) from None
+
+
+def config_names() -> list[str]:
+    """The short names of the configs that come with sslkit."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """The file of a config, given its path or short name.
+
+    Raises:
+        FileNotFoundError: neither.
+    """
+    path, packaged = Path(name), _folder() / f"{name}.yaml"
+    if path.is_file():
+        return path
+    if packaged.is_file():
+        return packaged
+    near = difflib.get_close_matches(name, config_names(), 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise FileNotFoundError(
+        f"no config {name!r}{hint}: give a file, or one of {', '.join(config_names())}"
+    )
+
+
+def _folder() -> Path:
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def _config_of(argv: list[str]) -> dict[str, Any]:
+    path = _value(argv, "--config")
+    config = yaml.safe_load(Path(path).read_text()) if path else {}
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not a config: it holds no keys")
+    return config
+
+
+def _one_method(argv: list[str]) -> None:
+    """Refuse another method over a config's: jsonargparse would drop its arguments silently."""
+    given = _value(argv, "--model") or _value(argv, "--model.class_path")
+    there = str((_config_of(argv).get("model") or {}).get("class_path", ""))
+    if given and there and there.rpartition(".")[2] != given.rpartition(".")[2]:
+        raise ValueError(
+            f"--model {given} over the config's {there} would drop the config's model arguments: "
+            "use a config of that method"
+        )
+
+
+def _value(argv: list[str], option: str) -> str | None:
+    for i, arg in enumerate(argv):
+        if arg == option and i + 1 < len(argv):
+            return argv[i + 1]
+        if arg.startswith(f"{option}="):
+            return arg.partition("=")[2]
+    return None
+
+
+def one_line(message: str) -> str:
+    """What is wrong and what the choices are, out of jsonargparse's many lines.
+
+    >>> print(one_line("Errors:\\n  - lr must be above 0\\n  - Expected a <class 'NoneType'>"))
+    lr must be above 0
+    """
+    kept = []
+    for line in message.splitlines():
+        line = line.replace("Does not validate against any of the Union subtypes", "").strip(" -")
+        if line and not line.startswith(_NOISE):
+            kept.append(line)
+    text = " ".join(kept)
+    if found := re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", text):
+        path, option = found.groups()
+        module, _, name = path.rpartition(".")
+        choices = list(inspect.signature(getattr(sys.modules[module], name)).parameters)
+        return f"{path} has no option {option!r}{_near(option, choices)}"
+    if found := re.search(r"(?:Expected a dot import path string|Import of): ?(\w+)", text):
+        names = [kind.__name__ for base in (Method, Backbone, View) for kind in _concrete(base)]
+        return f"no class {found[1]!r}{_near(found[1], names)}"
+    if found := re.search(r"unrecognized arguments: (\S+)", text):
+        option = found[1].partition("=")[0]
+        close = difflib.get_close_matches(option, _options(), 1)
+        near = f": did you mean {close[0]}?" if close else "; --help_all lists what there is"
+        return f"no option {option}{near}"
+    return text
+
+
+_NOISE = (
+    "Subtypes:",
+    "Errors:",
+    "Given value",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+)
+
+
+def _near(given: str, choices: list[str]) -> str:
+    close = difflib.get_close_matches(given, choices, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{hint}; choose from {', '.join(choices)}"
+
+
+def _concrete(base: type) -> list[type]:
+    kinds = [kind for child in base.__subclasses__() for kind in (child, *_concrete(child))]
+    return [kind for kind in kinds if not inspect.isabstract(kind)]
+
+
+def _options() -> list[str]:
+    groups = {"data": DataModule, "trainer": Trainer}
+    return ["--name", "--out", "--wandb", "--online_every", "--config", "--resume"] + [
+        f"--{group}.{option}"
+        for group, kind in groups.items()
+        for option in inspect.signature(kind).parameters
+    ]

@@ -1,0 +1,169 @@
+"""``sslkit evaluate``: scores of frozen backbones, as a table, as JSON, in the run's dashboard."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jsonargparse import ArgumentParser
+
+from sslkit.backbones import Backbone, Timm, build, describe
+from sslkit.cli.config import one_line
+from sslkit.dashboard import log_evaluation, write_report
+from sslkit.data import DATASETS
+from sslkit.evaluation import PROTOCOLS, evaluate, table
+from sslkit.evaluation.suite import check_protocols
+from sslkit.training import load_backbone, write_text
+from sslkit.views import EvaluationView
+
+HELP = """\
+usage: sslkit evaluate TARGET [TARGET ...] --data NAME [NAME ...] [options]
+
+Score frozen backbones. Features are extracted once; the test split picks nothing.
+
+  TARGET            a run folder, a checkpoint, a backbone.safetensors, a timm model's name
+                    (its pretrained weights), or 'random': the target before it with fresh
+                    weights; first of all, ResNet-18
+  --data NAME       one or more of: {data}
+  --protocol P      one or more of: {protocols} (default: all)
+                    knn: cosine, vote weighted by exp(cosine / 0.07), k = 200 (and 20)
+                    linear: logistic regression by L-BFGS on standardised features
+  --root DIR        where the data lies (default: SSLKIT_DATA, then ~/.cache/sslkit/data)
+  --limit N         use N training images only; the table says so
+  --device D        cpu, cuda, cuda:1, ... (default: cuda where there is one)
+  --out DIR         where the JSON files go (default: the run folder's evaluation/)"""
+
+
+def run(argv: list[str]) -> int:
+    """Evaluate; returns the exit code."""
+    if not argv or "--help" in argv or "-h" in argv:
+        data = [name for name, source in DATASETS.items() if "test" in source.splits]
+        print(HELP.format(data=", ".join(data), protocols=", ".join(PROTOCOLS)))
+        return 0
+    args = _parse(argv)
+    results = score(
+        args.targets,
+        args.data,
+        args.protocol,
+        root=args.root,
+        limit=args.limit,
+        device=args.device,
+        out=args.out,
+    )
+    print(table(results))
+    return 0
+
+
+def score(
+    targets: list[str],
+    data: list[str],
+    protocols: list[str],
+    *,
+    root: str | None = None,
+    limit: int | None = None,
+    device: str | None = None,
+    out: str | None = None,
+) -> list[dict[str, Any]]:
+    """Every target on every data set; each result goes to its file as soon as it is there."""
+    check_protocols(protocols)
+    device = _device(device)
+    loaded, last = [], None
+    for target in targets:  # all of them before the first is scored
+        last = _load(target, last)
+        loaded.append((target, *last))
+    results, folder = [], None
+    for target, backbone, card in loaded:
+        folder = Path(target) if Path(target).is_dir() else folder
+        view = EvaluationView(card["size"], card["normalize"])
+        backbone.to(device)
+        for name in data:
+            result = {
+                "target": target,
+                "backbone": _title(backbone),
+                "weights": _weights(target),
+                **evaluate(backbone, view, name, protocols, root=root, limit=limit, device=device),
+            }
+            results.append(result)
+            where = Path(out) if out else folder / "evaluation" if folder else None
+            if where:
+                stem = name if result["weights"] == "trained" else f"{name}-{_file_name(target)}"
+                where.mkdir(parents=True, exist_ok=True)
+                write_text(where / f"{stem}.json", json.dumps(result, indent=2) + "\n")
+        if folder and Path(target) == folder:
+            log_evaluation(folder, [r for r in results if r["target"] == target])
+    if folder and not out:
+        write_report(folder)
+    return results
+
+
+def _parse(argv: list[str]) -> Any:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("targets", nargs="+", type=str)
+    parser.add_argument("--data", nargs="+", type=str, required=True)
+    parser.add_argument("--protocol", nargs="+", type=str, default=list(PROTOCOLS))
+    parser.add_argument("--root", type=str | None, default=None)
+    parser.add_argument("--limit", type=int | None, default=None)
+    parser.add_argument("--device", type=str | None, default=None)
+    parser.add_argument("--out", type=str | None, default=None)
+    try:
+        args = parser.parse_args(argv)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{one_line(str(error))} ('sslkit evaluate --help' says more)") from None
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit must be at least 1, not {args.limit}")
+    return args
+
+
+def _device(name: str | None) -> str:
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used here: {reason}") from None
+    return name
+
+
+def _load(
+    target: str, before: tuple[Backbone, dict[str, Any]] | None
+) -> tuple[Backbone, dict[str, Any]]:
+    """A backbone, and a card that says at least its size and normalisation."""
+    if target == "random":
+        card = {"size": 32, "normalize": "cifar10"}
+        resnet = {
+            "class_path": "sslkit.backbones.ResNet",
+            "init_args": {"name": "resnet18", "stem": "cifar"},
+        }
+        torch.manual_seed(0)
+        return (build(describe(before[0])), before[1]) if before else (build(resnet), card)
+    if Path(target).exists() or "/" in target or target.endswith((".ckpt", ".safetensors")):
+        return load_backbone(target)
+    if not timm.is_model(target):
+        raise ValueError(
+            f"no target {target!r}: it is neither a run folder, a checkpoint, a .safetensors file, "
+            "a timm model's name nor 'random'"
+        )
+    try:
+        backbone = Timm(target, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"timm's weights for {target!r} cannot be had: {reason}") from None
+    config = backbone.model.pretrained_cfg
+    return backbone, {"size": config["input_size"][-1], "normalize": "imagenet"}
+
+
+def _weights(target: str) -> str:
+    if target == "random":
+        return "random"
+    return "trained" if Path(target).exists() else "timm"
+
+
+def _title(backbone: Backbone) -> str:
+    args = ", ".join(f"{k}={v}" for k, v in backbone.init_args().items() if v)
+    return f"{type(backbone).__name__}({args})"
+
+
+def _file_name(target: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in target)

@@ -1,0 +1,32 @@
+"""A run's evaluation on its dashboard."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def log_evaluation(run_dir: str | Path, results: Sequence[dict[str, Any]]) -> None:
+    """Put scores into the summary of the run's wandb run, as ``evaluation/<data>/<protocol>``.
+
+    Does nothing for a run that has no wandb run.
+
+    Args:
+        results: what ``sslkit.evaluation.evaluate`` returns, one a data set.
+    """
+    from sslkit.dashboard.wandb_run import wandb_logger
+
+    run_dir = Path(run_dir)
+    if not results or not (run_dir / "wandb" / "run_id.txt").is_file():
+        return
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    logger = wandb_logger(run_dir, mode=config["wandb"], name=run_dir.name, config=config)
+    if logger is None:
+        return
+    for result in results:
+        for protocol, scores in result["protocols"].items():
+            logger.experiment.summary[f"evaluation/{result['data']}/{protocol}"] = scores[
+                "accuracy"
+            ]
+    logger.experiment.finish()

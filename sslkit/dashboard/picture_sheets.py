@@ -1,0 +1,157 @@
+"""The callback that draws a run's pictures: its views at the start, its neighbours as it learns."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslkit.dashboard._files import write_atomically
+from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
+from sslkit.data import gather
+
+
+class PictureSheets(pl.Callback):
+    """Save ``pictures/views.png`` and ``pictures/neighbours.png``, and show them in wandb.
+
+    The views are drawn when the fit starts, from ``images`` training images through the module's
+    own ``view``. The neighbours are drawn every ``every_n_epochs`` epochs and at the end: the
+    nearest by the cosine of the backbone's features among ``pool`` training images that stay the
+    same. Training is as it would be without: random states, every module's mode and BatchNorm
+    statistics are the same before and after. Only rank zero draws.
+
+    Args:
+        run_dir: the run folder.
+        every_n_epochs: 0 draws neighbours at the end only.
+        images: rows of a sheet.
+        neighbours: nearest neighbours a row.
+        pool: training images that are searched.
+        batch_size: images through the backbone at once.
+
+    Raises:
+        ValueError: if ``every_n_epochs`` is negative or another number is below 1.
+
+    >>> PictureSheets("runs/x", every_n_epochs=10).path("views").as_posix()
+    'runs/x/pictures/views.png'
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        *,
+        every_n_epochs: int = 0,
+        images: int = 8,
+        neighbours: int = 8,
+        pool: int = 2000,
+        batch_size: int = 256,
+    ) -> None:
+        if every_n_epochs < 0 or min(images, neighbours, pool, batch_size) < 1:
+            numbers = (every_n_epochs, images, neighbours, pool, batch_size)
+            raise ValueError(f"every_n_epochs must be at least 0, the others 1, not {numbers}")
+        self.run_dir = Path(run_dir)
+        self.every_n_epochs = every_n_epochs
+        self.images, self.neighbours = images, neighbours
+        self.pool, self.batch_size = pool, batch_size
+        self._drawn_at = -1
+
+    def path(self, name: str) -> Path:
+        """Where a picture is saved."""
+        return self.run_dir / "pictures" / f"{name}.png"
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the views; those that are no batch of one view an image are left out."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        dataset = trainer.datamodule.dataset
+        with isolate_rng(), torch.no_grad():
+            images, _ = gather(dataset, _sample(len(dataset), self.images))
+            made = pl_module.view(images.to(pl_module.device))
+            views = (made,) if isinstance(made, Tensor) else getattr(made, "views", made)
+            views = [view for view in views if len(view) == len(images)]
+            views = [pl_module.view.denormalize(view) for view in views]
+        if views:
+            self._save(trainer, "views", views_sheet(images, views, rows=self.images))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the neighbours if it is their epoch."""
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._neighbours(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the neighbours of the finished backbone."""
+        self._neighbours(trainer, pl_module)
+
+    def _neighbours(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        dataset = trainer.datamodule.dataset
+        order = _sample(len(dataset), self.pool)
+        done = self._drawn_at == trainer.global_step  # by the last epoch's end
+        if not trainer.is_global_zero or trainer.fast_dev_run or len(order) < 2 or done:
+            return
+        self._drawn_at = trainer.global_step
+        with isolate_rng(), torch.no_grad(), _evaluating(pl_module):
+            features = []  # of the images, which are not kept: thousands of them are large
+            for chunk in order.split(self.batch_size):
+                images, _ = gather(dataset, chunk)
+                inputs = pl_module.eval_view(images.to(pl_module.device))
+                features.append(pl_module.backbone(inputs).float())
+            queries = min(self.images, len(order))
+            index, scores = nearest(torch.cat(features), queries, self.neighbours)
+            shown = torch.cat([torch.arange(queries)[:, None], index.cpu()], dim=1)  # (Q, 1 + K)
+            images, labels = gather(dataset, order[shown.flatten()])
+        images, labels = images.unflatten(0, shown.shape), labels.view(shown.shape)
+        classes = getattr(dataset, "classes", None)
+        sheet = neighbour_sheet(images[:, 0], images[:, 1:], labels, classes, scores.cpu())
+        self._save(trainer, "neighbours", sheet)
+
+    def _save(self, trainer: pl.Trainer, name: str, sheet: Image.Image) -> None:
+        png = io.BytesIO()
+        sheet.save(png, format="PNG")
+        write_atomically(self.path(name), png.getvalue())
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(f"pictures/{name}", [sheet], step=trainer.global_step)
+
+
+def nearest(features: Tensor, queries: int, k: int) -> tuple[Tensor, Tensor]:
+    """The nearest rows of the first ``queries`` rows by cosine, themselves left out.
+
+    Args:
+        features: (N, D), any float type; a row that is not finite is nobody's neighbour.
+        queries: Q, at most N.
+        k: neighbours; N - 1 where there are no more.
+
+    Returns:
+        Indices (Q, k) and cosines (Q, k), nearest first.
+
+    >>> nearest(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), 1, 1)[0]
+    tensor([[2]])
+    """
+    unit = F.normalize(features, dim=1)
+    cosines = (unit[:queries] @ unit.T).nan_to_num(nan=-2.0)
+    cosines[torch.arange(queries), torch.arange(queries)] = -torch.inf
+    scores, index = cosines.topk(min(k, len(features) - 1), dim=1)
+    return index, scores
+
+
+def _sample(size: int, n: int) -> Tensor:
+    """The same n of ``size`` indices each time, in a random order."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(0))[:n]
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards the mode that each part was in."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes.items():
+            child.training = training

@@ -1,0 +1,187 @@
+"""``report.html``: a run on one page that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from sslkit.dashboard._files import write_atomically
+from sslkit.dashboard._style import STYLE
+from sslkit.dashboard.metrics import Series, read_metrics
+from sslkit.dashboard.plots import COLOURS, GRID, INK, backbone_name, curves, panels, scores_bar
+
+CAPTIONS = {
+    "views": "Training images, and the views that the method compares.",
+    "neighbours": "Nearest images by the cosine of the features. Whole green frame: the query's "
+    "class; broken red frame: another; grey: no label.",
+}
+# What a plot's colours turn into in dark mode.
+DARK = {INK: "#e8e8ee", GRID: "#3a3a44", COLOURS[0]: "#56b4e9", COLOURS[5]: "#8fa8ff"}
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write ``run_dir/report.html`` from what lies in the run folder, and return its path.
+
+    The page holds a summary, the scores of ``evaluation/*.json``, the curves of ``metrics.csv``,
+    ``pictures/*.png`` and ``config.yaml``. It is one file: pictures are data URIs, there is no
+    script, and nothing is fetched. A piece that is missing is a short note instead.
+
+    Raises:
+        FileNotFoundError: if ``run_dir`` is no folder.
+        ValueError: if ``metrics.csv``, ``backbone.json`` or an evaluation cannot be read.
+
+    >>> import tempfile
+    >>> write_report(tempfile.mkdtemp()).name
+    'report.html'
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise FileNotFoundError(f"no run folder {run_dir}")
+    metrics_file, config_file = run_dir / "metrics.csv", run_dir / "config.yaml"
+    metrics = read_metrics(metrics_file) if metrics_file.exists() else {}
+    evaluations = [_json(path) for path in sorted(run_dir.glob("evaluation/*.json"))]
+    config = config_file.read_text(encoding="utf-8") if config_file.exists() else ""
+    backbone = run_dir / "backbone.json"
+    about = _json(backbone) if backbone.exists() else {}
+    title = escape(run_dir.resolve().name)
+    body = [
+        f"<h1>{title}</h1>",
+        _summary(about, metrics),
+        _scores(evaluations),
+        _curves(metrics),
+        _pictures(sorted(run_dir.glob("pictures/*.png"))),
+        _config(config),
+    ]
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{title} · sslkit</title>\n<style>\n{STYLE}</style>\n</head>\n"
+        "<body>\n<main>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+    )
+    path = run_dir / "report.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def _summary(about: Mapping[str, Any], metrics: Mapping[str, Series]) -> str:
+    """Facts side by side: the short ones of backbone.json, then where training stands."""
+    facts = {
+        str(key).replace("_", " "): value
+        for key, value in about.items()
+        if isinstance(value, str | int | float) and len(str(value)) <= 60
+    }
+    steps = [step for series, _ in metrics.values() for step in series]
+    if steps:
+        facts["steps"] = f"{max(steps) + 1:,}"
+    if "epoch" in metrics:
+        facts["epochs"] = f"{max(metrics['epoch'][1]) + 1:.0f}"
+    for label, name in (("final loss", "train/loss"), ("online kNN", "online/knn")):
+        if name in metrics:
+            facts[label] = f"{metrics[name][1][-1]:.4g}"
+    if not facts:
+        return _note("No backbone.json and no metrics yet.")
+    items = (f"<div><dt>{escape(k)}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts.items())
+    return f'<dl class="facts">{"".join(items)}</dl>'
+
+
+def _scores(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """The table of accuracies and the bars; other metrics of a protocol follow in the cell."""
+    head = "<h2>Scores</h2>\n"
+    if not evaluations:
+        return head + _note("Not evaluated yet: no evaluation/*.json.")
+    protocols = list(dict.fromkeys(p for row in evaluations for p in row["protocols"]))
+    numbers = "".join(f'<th class="n">{escape(protocol)}</th>' for protocol in protocols)
+    lines = [f"<th>data</th><th>weights</th>{numbers}<th>backbone</th>"]
+    rows = sorted(evaluations, key=lambda r: (str(r["data"]), r.get("weights") != "random"))
+    for row in rows:
+        cells = [f"<td>{escape(text)}</td>" for text in (str(row["data"]), backbone_name(row))]
+        cells += [f'<td class="n">{_cell(row["protocols"].get(p, {}))}</td>' for p in protocols]
+        cells.append(f"<td>{escape(str(row.get('backbone', '')))}</td>")
+        lines.append("".join(cells))
+    table = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    text = f'{head}<div class="wide"><table>\n{table}\n</table></div>\n{_note("Accuracy, %.")}'
+    with_accuracy = [
+        row for row in rows if any("accuracy" in values for values in row["protocols"].values())
+    ]
+    figures = []
+    for data in dict.fromkeys(row["data"] for row in with_accuracy):
+        bars = scores_bar([row for row in with_accuracy if row["data"] == data])
+        figures.append(_plot(bars, f"accuracy on {data}"))
+    return text + f'<div class="plots">{"".join(figures)}</div>'
+
+
+def _cell(values: Mapping[str, Any]) -> str:
+    """The accuracy, or every number with its name where there is none.
+
+    >>> _cell({"accuracy": 61.234, "k": 20}), _cell({"map": 0.5}), _cell({})
+    ('61.2', 'map 0.5', '—')
+    """
+    if "accuracy" in values:
+        return f"{float(values['accuracy']):.1f}"
+    numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
+    return "<br>".join(f"{escape(str(k))} {v:.4g}" for k, v in numbers.items()) or "—"
+
+
+def _curves(metrics: Mapping[str, Series]) -> str:
+    """A plot a panel, so that a narrow screen can stack them."""
+    head = "<h2>Training</h2>\n"
+    groups = panels(metrics)
+    if not groups:
+        return head + _note("No metrics yet.")
+    plots = (
+        _plot(curves({name: metrics[name] for name in names}), title)
+        for title, names in groups.items()
+    )
+    return f'{head}<div class="plots">{"".join(plots)}</div>'
+
+
+def _pictures(paths: Sequence[Path]) -> str:
+    head = "<h2>Pictures</h2>\n"
+    if not paths:
+        return head + _note("No pictures yet.")
+    figures = []
+    for path in sorted(paths, key=lambda p: (p.stem != "views", p.stem)):
+        caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ")))
+        picture = _img(path.read_bytes(), "image/png", path.stem)
+        figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+    return head + "\n".join(figures)
+
+
+def _config(config: str) -> str:
+    if not config:
+        return "<h2>Configuration</h2>\n" + _note("No config.yaml.")
+    summary = "<summary>config.yaml</summary>"
+    return f"<h2>Configuration</h2>\n<details>{summary}<pre>{escape(config)}</pre></details>"
+
+
+def _plot(svg: bytes, alt: str) -> str:
+    """A plot whose colours follow the page's light or dark mode."""
+    text = svg.decode()
+    light = "".join(f"--c{i}:{colour};" for i, colour in enumerate(DARK))
+    dark = "".join(f"--c{i}:{colour};" for i, colour in enumerate(DARK.values()))
+    for i, colour in enumerate(DARK):
+        text = text.replace(f": {colour}", f": var(--c{i})")
+    style = f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    text = text.replace("<defs>", f"<style>{style}</style><defs>", 1)
+    return _img(text.encode(), "image/svg+xml", alt)
+
+
+def _img(content: bytes, kind: str, alt: str) -> str:
+    uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return f'<img src="{uri}" alt="{escape(alt)}">'
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None

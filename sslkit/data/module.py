@@ -1,0 +1,123 @@
+"""The data of a pretraining run, by name."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from tqdm import tqdm
+
+from sslkit.data.datasets import ArrayDataset, load
+from sslkit.data.folder import ImageFolder
+from sslkit.data.loader import BatchOrder, Loader
+
+RESIDENT_BYTES = 2 * 2**30
+
+
+class DataModule(pl.LightningDataModule):
+    """A data set, on the training device if it is small, streamed by workers if not.
+
+    Args:
+        name: ``cifar10``, ``cifar100``, ``fashion_mnist``, ``stl10``, ``shapes``, or
+            ``folder`` for any directory of images, nested or flat.
+        root: where the data lies; by default the environment's ``SSLKIT_DATA``, then
+            ``~/.cache/sslkit/data``. A ``folder`` has no default.
+        split: ``train``, or another split that the set has (stl10: ``unlabeled``).
+        size: pixels of a side that images are resized to; by default the set's own, 224 for
+            ``folder``.
+        limit: take the first ``limit`` images only.
+        batch_size: images a step, on each process.
+        resident: keep the set as uint8 on the device; ``auto`` does below 2 GiB.
+        workers: worker processes of a streamed set; by default one a core, at most 8.
+
+    Raises:
+        ValueError: a name, split or size that is not there.
+        FileNotFoundError: the data is not where it was looked for and cannot be downloaded.
+
+    >>> data = DataModule("shapes", limit=64, batch_size=16)
+    >>> data.setup("fit"); len(data.dataset)
+    64
+    """
+
+    def __init__(
+        self,
+        name: str = "shapes",
+        *,
+        root: str | None = None,
+        split: str = "train",
+        size: int | None = None,
+        limit: int | None = None,
+        batch_size: int = 256,
+        resident: bool | Literal["auto"] = "auto",
+        workers: int | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}")
+        if workers is not None and workers < 0:
+            raise ValueError(f"workers must be at least 0, not {workers}")
+        self.name: str = name
+        self.root, self.split, self.size = root, split, size
+        self.limit, self.batch_size, self.resident = limit, batch_size, resident
+        self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
+        self.dataset: ArrayDataset | ImageFolder | None = None  # from setup on
+        self.loader: Loader | None = None
+        self.position = 0
+
+    def prepare_data(self) -> None:
+        """Download once, on one process."""
+        if self.name != "folder":
+            load(self.name, self.split, root=self.root, limit=self.limit)
+
+    def setup(self, stage: str) -> None:
+        """Read the set, or scan the folder."""
+        if self.dataset is None:
+            self.seed = torch.initial_seed() % 2**32
+            dataset = load(self.name, self.split, root=self.root, size=self.size, limit=self.limit)
+            if isinstance(dataset, ImageFolder) and self._fits(dataset):
+                dataset = decoded(dataset, self.workers)
+            self.dataset = dataset
+
+    def _fits(self, dataset: ImageFolder) -> bool:
+        if self.resident == "auto":
+            return len(dataset) * 3 * dataset.size**2 <= RESIDENT_BYTES
+        return self.resident
+
+    def train_dataloader(self) -> Loader:
+        """A :class:`Loader` over this process's part."""
+        rank, world_size, device = 0, 1, torch.device("cpu")
+        if self.trainer is not None:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            device = self.trainer.strategy.root_device
+        if isinstance(self.dataset, ArrayDataset):
+            self.dataset = self.dataset.to(device)
+        assert self.dataset is not None
+        order = BatchOrder(
+            len(self.dataset), self.batch_size, seed=self.seed, rank=rank, world_size=world_size
+        )
+        if self.trainer is not None:
+            order.set_epoch(self.trainer.current_epoch)
+        self.loader = Loader(self.dataset, order, workers=self.workers)
+        self.loader.position = self.position
+        return self.loader
+
+    def state_dict(self) -> dict[str, int]:
+        # Lightning drops its own loader state once a schedule has asked for the number of steps.
+        return {"seed": self.seed, "position": self.loader.position if self.loader else 0}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.seed, self.position = state["seed"], state["position"]
+
+
+def decoded(folder: ImageFolder, threads: int) -> ArrayDataset:
+    """Every image of a folder, decoded once into one uint8 tensor."""
+    images = torch.empty(len(folder), 3, folder.size, folder.size, dtype=torch.uint8)
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        rows = pool.map(lambda i: folder[i][0], range(len(folder)))
+        bar = tqdm(rows, "decoding", len(folder), unit="image", delay=2, disable=None)
+        for i, image in enumerate(bar):
+            images[i] = image
+    return ArrayDataset(images)

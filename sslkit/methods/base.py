@@ -1,0 +1,108 @@
+"""What all methods share: views on the device, random state, logging, optimiser and schedule."""
+
+import math
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from sslkit.backbones import Backbone, describe
+from sslkit.data import Images
+from sslkit.training import Optimizer, warmup_cosine
+from sslkit.views import EvaluationView, Targeted, View
+
+
+class Batch(NamedTuple):
+    """What an objective is given.
+
+    views: each (N, 3, h, w), normalised. targets: what a pretext task predicts, or None.
+    labels: the data's, (N,), -1 where unknown. index: row numbers in the data, (N,).
+    """
+
+    views: tuple[Tensor, ...]
+    targets: Tensor | None
+    labels: Tensor
+    index: Tensor
+
+
+class Method(pl.LightningModule, ABC):
+    """A backbone, a view and an optimiser; a subclass writes ``objective``.
+
+    ``forward`` is the backbone. Each step seeds torch by (seed, process, epoch, step), so that
+    the randomness of a step depends on its place alone and a resumed run repeats it.
+
+    Args:
+        backbone: what is trained, and kept.
+        view: what turns a batch of images into views.
+        optimizer: the optimiser and its schedule.
+
+    Attributes:
+        min_batch_size: images a batch that the objective needs.
+        config: the run's configuration as plain data; it is kept in checkpoints.
+    """
+
+    min_batch_size = 1
+
+    def __init__(self, backbone: Backbone, view: View, optimizer: Optimizer | None = None) -> None:
+        super().__init__()
+        self.backbone, self.view = backbone, view
+        self.optimizer = optimizer or Optimizer()
+        self.eval_view = EvaluationView(view.size, view.normalize)
+        self.seed: int | None = None
+        self.config: dict[str, Any] = {}
+
+    @abstractmethod
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss under the name "loss", and whatever else is to be logged, all scalars."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images to features, (N, backbone.feature_dim)."""
+        return self.backbone(images)
+
+    def card(self) -> dict[str, Any]:
+        """What identifies the backbone when it is loaded elsewhere, as plain data."""
+        return {
+            "backbone": describe(self.backbone),
+            "size": self.view.size,
+            "normalize": self.view.normalize,
+            "method": type(self).__name__,
+        }
+
+    def on_fit_start(self) -> None:
+        if self.seed is None:
+            self.seed = torch.initial_seed() % 2**32
+
+    def training_step(self, images: Images, batch_idx: int) -> Tensor:
+        place = (self.seed, self.global_rank, self.current_epoch, batch_idx)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        made = self.view(images.images)
+        views, targets = made if isinstance(made, Targeted) else (made, None)
+        losses = self.objective(Batch(views, targets, images.labels, images.index))
+        for name, value in losses.items():
+            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss")
+        return losses["loss"]
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        trainer = self.trainer
+        total = trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise ValueError("the schedule needs an end: set trainer.max_epochs or max_steps")
+        accumulated = trainer.accumulate_grad_batches
+        per_step = trainer.train_dataloader.batch_size * trainer.world_size * accumulated
+        per_epoch = math.ceil(trainer.num_training_batches / accumulated)
+        warmup = min(round(self.optimizer.warmup_epochs * per_epoch), int(total))
+        factor = partial(warmup_cosine, warmup=warmup, total=int(total))
+        optimizer = self.optimizer.build(self, per_step)
+        schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["sslkit"] = {**self.card(), "seed": self.seed, "config": self.config}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seed = checkpoint["sslkit"]["seed"]

@@ -1,0 +1,100 @@
+"""The optimiser of a run and its learning-rate schedule, as plain options."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from timm.optim import Lars
+from torch import nn
+
+NAMES = ("sgd", "adamw", "lars")
+SCALINGS = ("linear", "sqrt", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """SGD, AdamW or LARS, with linear warm-up and cosine decay, one value a step.
+
+    Biases and the parameters of normalisation layers are left out of weight decay and of
+    LARS's adaptation (Chen et al. 2020; You et al. 2017, arXiv:1708.03888). LARS is timm's.
+
+    Args:
+        name: ``sgd`` (Nesterov), ``adamw`` or ``lars``.
+        lr: peak learning rate, before scaling.
+        lr_scaling: ``linear`` multiplies lr by batch / 256 (Goyal et al. 2017), ``sqrt`` by
+            sqrt(batch) (SimCLR, appendix B.1, where lr is 0.075), ``none`` takes it as it is.
+            batch counts all processes and accumulated steps.
+        weight_decay: at least 0.
+        momentum: of SGD and LARS; beta1 of AdamW.
+        warmup_epochs: length of the linear warm-up; may be a fraction.
+
+    Raises:
+        ValueError: a value outside its range.
+
+    >>> Optimizer(lr=0.075, lr_scaling="sqrt").scaled_lr(4096)
+    4.8
+    """
+
+    name: Literal["sgd", "adamw", "lars"] = "lars"
+    lr: float = 0.3
+    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
+    weight_decay: float = 1e-6
+    momentum: float = 0.9
+    warmup_epochs: float = 10
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise ValueError(f"no optimizer named {self.name!r}; choose from {', '.join(NAMES)}")
+        if self.lr_scaling not in SCALINGS:
+            raise ValueError(
+                f"no lr_scaling named {self.lr_scaling!r}; choose from {', '.join(SCALINGS)}"
+            )
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be a finite number above 0, not {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
+        for key in ("weight_decay", "warmup_epochs"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ValueError(f"{key} must be at least 0, not {getattr(self, key)}")
+
+    def scaled_lr(self, batch_size: int) -> float:
+        """The peak learning rate at a batch of ``batch_size`` images a step."""
+        factor = {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size), "none": 1.0}
+        return self.lr * factor[self.lr_scaling]
+
+    def build(self, module: nn.Module, batch_size: int) -> torch.optim.Optimizer:
+        """The optimiser over the trainable parameters of ``module``."""
+        groups = decay_groups(module, self.weight_decay)
+        lr = self.scaled_lr(batch_size)
+        if self.name == "adamw":
+            return torch.optim.AdamW(groups, lr, betas=(self.momentum, 0.999))
+        if self.name == "sgd":
+            return torch.optim.SGD(groups, lr, self.momentum, nesterov=self.momentum > 0)
+        return Lars(groups, lr, self.momentum)
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two parameter groups: matrices and kernels with decay; biases, norms and scalars without.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    >>> [len(group["params"]) for group in decay_groups(net, 0.1)]
+    [1, 3]
+    """
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def warmup_cosine(step: int, *, warmup: int, total: int) -> float:
+    """The share of the peak learning rate at a step: linear up, then half a cosine down to 0.
+
+    >>> [warmup_cosine(s, warmup=2, total=4) for s in range(5)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return 0.5 * (1 + math.cos(math.pi * progress))
