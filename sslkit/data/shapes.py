@@ -22,7 +22,7 @@ _SIZE = 32
 _COUNTS = {"train": 50_000, "test": 10_000}
 _BLOCK = 640  # images drawn together: about 64 a class keep a working array inside the cache
 _MATERIALS = {  # RGB anchors in 0..255; a colour is a random point between two of them
-    "sky": [(110, 165, 230), (175, 210, 240), (235, 205, 185), (80, 105, 165)],
+    "sky": [(110, 165, 230), (185, 215, 240), (245, 205, 175), (60, 85, 145)],
     "ground": [(90, 140, 65), (140, 160, 85), (155, 125, 80), (205, 185, 130)],
     "hill": [(90, 120, 90), (110, 125, 150), (150, 130, 110), (190, 200, 210)],
     "cloud": [(255, 255, 255), (225, 225, 235), (250, 215, 200), (150, 155, 170)],
@@ -53,7 +53,7 @@ class _Scene:
         self.stream, self.channel = stream, 0
         axis = (np.arange(_SIZE, dtype=np.float32) + 0.5) / (_SIZE / 2) - 1
         self.right, self.up = axis[None, None, :], -axis[None, :, None]  # the frame
-        scale = self.draw(0.58, 1)
+        scale = self.draw(0.55, 1)
         wide, tall = scale * self.draw(0.9, 1.1), scale * self.draw(0.9, 1.1)
         middle, height = self.draw(-0.7, 0.7), self.draw(-0.6, 0.55)
         mirror = np.sign(self.draw(-1, 1))
@@ -61,7 +61,7 @@ class _Scene:
         self.x = (self.right - middle) / wide * mirror + self.y * self.draw(-0.1, 0.1)
         self.image = np.empty((len(stream), 3, _SIZE, _SIZE), np.float32)
         self.soft: Array | float = 2 / _SIZE  # the side of a pixel
-        self.light = self.draw(0.5, 1.25)
+        self.light = self.draw(0.45, 1.25)
         self._backdrop(height - tall)
         self.soft = self.soft / scale
         self.light = self.light * self.draw(0.85, 1.1)
@@ -92,7 +92,7 @@ class _Scene:
         """Dulls the colours and lays haze over all, as an augmentation could undo."""
         grey = (self.image[:, :1] + self.image[:, 1:2] + self.image[:, 2:]) / 3
         self.image = grey + (self.image - grey) * self.draw(0.6, 1.2)[:, None]
-        haze = self.draw(0.3, 0.9)[:, None]
+        haze = self.draw(0.2, 0.9)[:, None]
         self.image = haze + (self.image - haze) * self.draw(0.6, 1)[:, None]
 
     def _backdrop(self, foot: Array) -> None:

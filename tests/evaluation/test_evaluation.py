@@ -1,0 +1,115 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from sslkit.backbones import ResNet9
+from sslkit.data import ArrayDataset
+from sslkit.evaluation import (
+    Features,
+    alignment,
+    evaluate,
+    extract,
+    knn,
+    linear,
+    nearest,
+    rankme,
+    uniformity,
+)
+from sslkit.evaluation.linear import fit
+from sslkit.views import EvaluationView
+
+
+def clusters(n, seed, spread=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(4, 6, generator=torch.Generator().manual_seed(99))
+    labels = torch.randint(0, 4, (n,), generator=generator)
+    return Features(centres[labels] + spread * torch.randn(n, 6, generator=generator), labels)
+
+
+def test_knn_is_the_vote_by_hand():
+    train, test = clusters(80, 0), clusters(30, 1)
+    correct = 0
+    for x, label in zip(*test, strict=True):
+        cosine = [torch.cosine_similarity(x, b, dim=0).item() for b in train.features]
+        votes = [0.0] * 4
+        for i in sorted(range(80), key=lambda i: -cosine[i])[:20]:
+            votes[train.labels[i]] += math.exp(cosine[i] / 0.07)
+        correct += votes.index(max(votes)) == label
+    assert knn(train, test, ks=(20,))["accuracy"] == pytest.approx(100 * correct / 30)
+
+
+def test_nearest_is_exact():
+    queries, bank = torch.randn(2, 50, 8)
+    similarity, rows = nearest(queries, bank, 5)
+    full = nn.functional.normalize(queries) @ nn.functional.normalize(bank).T
+    torch.testing.assert_close(similarity, full.topk(5).values)
+    assert torch.equal(rows, full.topk(5).indices)
+    with pytest.raises(ValueError, match="between 1 and the 50"):
+        nearest(queries, bank, 51)
+
+
+@pytest.mark.parametrize("l2", [1e-3, 1e-1])
+def test_fit_is_sklearns_optimum(l2):
+    x, y = clusters(200, 0)
+    ours = fit(x.double(), y, l2, torch.zeros(4, 7, dtype=torch.float64))
+    peer = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-10, max_iter=5000).fit(x.numpy(), y)
+    torch.testing.assert_close(
+        ours[:, :-1], torch.from_numpy(np.asarray(peer.coef_, dtype=float)), atol=1e-3, rtol=1e-2
+    )
+
+
+def test_linear_learns_and_says_what_it_chose():
+    scores = linear(clusters(400, 0, 0.5), clusters(200, 1, 0.5))
+    assert scores["accuracy"] > 90
+    assert scores["l2"] in [10.0**e for e in range(-6, 2)]
+    with pytest.raises(ValueError, match=r"2 classes and 10 images.*not 1 and 3"):
+        linear(Features(torch.randn(3, 2), torch.zeros(3).long()), clusters(5, 0))
+
+
+def test_extract_leaves_the_backbone_bit_identical():
+    backbone = ResNet9(4).train()
+    backbone.stem.eval()
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    images = torch.randint(0, 256, (10, 3, 32, 32)).byte()
+    data = ArrayDataset(images, torch.arange(10))
+    features = extract(backbone, data, EvaluationView(32), batch_size=3)
+    assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+    assert backbone.training
+    assert not backbone.stem.training
+    expected = backbone.eval()(EvaluationView(32)(images))
+    torch.testing.assert_close(features.features, expected.detach())
+    assert features.labels.tolist() == list(range(10))
+
+
+def test_extract_refuses_nan():
+    data = ArrayDataset(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            return x.flatten(1) * math.nan
+
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        extract(Broken(), data, EvaluationView(4))
+
+
+def test_signals_by_hand():
+    x = torch.randn(20, 5)
+    p = torch.linalg.svdvals(x) / torch.linalg.svdvals(x).sum()
+    assert rankme(x) == pytest.approx(math.exp(-(p * p.log()).sum().item()), rel=1e-4)
+    z = nn.functional.normalize(x)
+    pairs = [math.exp(-2 * (z[i] - z[j]).square().sum()) for i in range(20) for j in range(i)]
+    assert uniformity(x) == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-4)
+    y = torch.randn(20, 5)
+    w = nn.functional.normalize(y)
+    assert alignment(x, y) == pytest.approx((z - w).norm(dim=1).square().mean().item(), rel=1e-5)
+
+
+def test_evaluate_bad_names():
+    with pytest.raises(ValueError, match="'svm'; choose from knn, linear"):
+        evaluate(ResNet9(4), EvaluationView(32), "shapes", ["svm"])
+    with pytest.raises(ValueError, match="cifar10"):
+        evaluate(ResNet9(4), EvaluationView(32), "cifar11", ["knn"])
