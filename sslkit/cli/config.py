@@ -45,14 +45,14 @@ class PretrainCLI(LightningCLI):
             self.config.trainer[key] = 1
 
     def instantiate_classes(self) -> None:
-        self.config_init = self.parser.instantiate_classes(self.config)
+        self.config_init = self.parser.instantiate(self.config)
         self.model, self.datamodule = self.config_init.model, self.config_init.data
 
     def plain(self) -> dict[str, Any]:
         """The whole configuration as plain data, ready to be a config file again."""
         config = self.config.clone()
         config.pop("config", None)
-        return yaml.safe_load(self.parser.dump(config, skip_none=False, skip_validation=True))
+        return yaml.safe_load(self.parser.dump(config, skip_unset=False, skip_validation=True))
 
 
 def parse(argv: list[str]) -> PretrainCLI:
@@ -71,6 +71,7 @@ def parse(argv: list[str]) -> PretrainCLI:
                 save_config_callback=None,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
                 run=False,
                 args=argv,
                 parser_kwargs={"exit_on_error": False, "allow_abbrev": False},

@@ -59,7 +59,7 @@ class _Scene:
         mirror = np.sign(self.draw(-1, 1))
         self.y = (self.up - height) / tall
         self.x = (self.right - middle) / wide * mirror + self.y * self.draw(-0.1, 0.1)
-        self.image = np.empty((len(stream), 3, _SIZE, _SIZE), np.float32)
+        self.image: Array = np.empty((len(stream), 3, _SIZE, _SIZE), np.float32)
         self.soft: Array | float = 2 / _SIZE  # the side of a pixel
         self.light = self.draw(0.45, 1.25)
         self._backdrop(height - tall)
@@ -91,9 +91,9 @@ class _Scene:
     def weather(self) -> None:
         """Dulls the colours and lays haze over all, as an augmentation could undo."""
         grey = (self.image[:, :1] + self.image[:, 1:2] + self.image[:, 2:]) / 3
-        self.image = grey + (self.image - grey) * self.draw(0.6, 1.2)[:, None]
+        self.image[:] = grey + (self.image - grey) * self.draw(0.6, 1.2)[:, None]
         haze = self.draw(0.2, 0.9)[:, None]
-        self.image = haze + (self.image - haze) * self.draw(0.6, 1)[:, None]
+        self.image[:] = haze + (self.image - haze) * self.draw(0.6, 1)[:, None]
 
     def _backdrop(self, foot: Array) -> None:
         """Sky, clouds, hills and ground, whatever the class; the thing's foot is on the ground."""
@@ -284,8 +284,8 @@ def shapes(
 
     Image i depends on (seed, split, i) alone, so a smaller n is a prefix of a larger one, and its
     bytes are the same on every machine. Each ten images, counted from the first, show every one of
-    `CLASSES` once, in shuffled order. The things vary in place, size, proportions, tilt, side, colours and
-    light; the sky, a cloud, hills, ground and a bush behind them are drawn without regard to the class.
+    `CLASSES` once, in shuffled order. The things vary in place, size, proportions, tilt, side,
+    colours and light; sky, cloud, hills, ground and bush are drawn without regard to the class.
 
     Args:
         split: "train" or "test", disjoint streams of random numbers.
