@@ -50,7 +50,8 @@ class Method(pl.LightningModule, ABC):
 
     def __init__(self, backbone: Backbone, view: View, optimizer: Optimizer | None = None) -> None:
         super().__init__()
-        self.backbone, self.view = backbone, view
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.view = view
         self.optimizer = optimizer or Optimizer()
         self.eval_view = EvaluationView(view.size, view.normalize)
         self.seed: int | None = None
@@ -82,6 +83,7 @@ class Method(pl.LightningModule, ABC):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         made = self.view(images.images)
         views, targets = made if isinstance(made, Targeted) else (made, None)
+        views = tuple(view.contiguous(memory_format=torch.channels_last) for view in views)
         losses = self.objective(Batch(views, targets, images.labels, images.index))
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss")
