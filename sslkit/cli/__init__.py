@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("SSLKIT_TRACEBACK") or not _raised_by_us(error):
             raise
         return _fail(str(error))
+    except KeyboardInterrupt:
+        print("\nsslkit: stopped", file=sys.stderr)
+        return 130
 
 
 def _raised_by_us(error: BaseException) -> bool:

@@ -49,7 +49,8 @@ def extract(
     if isinstance(dataset, ArrayDataset):
         labels = torch.full((len(dataset),), -1) if dataset.labels is None else dataset.labels
         dataset, workers = TensorDataset(dataset.images, labels), 0
-    loader = DataLoader(dataset, batch_size, num_workers=workers)
+    # Its own generator: a DataLoader draws from torch's, and training may be going on.
+    loader = DataLoader(dataset, batch_size, num_workers=workers, generator=torch.Generator())
     modes = {module: module.training for module in backbone.modules()}
     backbone.eval()
     features, labels = [], []

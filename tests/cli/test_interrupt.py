@@ -1,0 +1,49 @@
+"""A run that is stopped in mid-epoch, politely or not, goes on from its last checkpoint."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ARGS = [
+    *("pretrain", "--config", "simclr_shapes", "--wandb", "disabled", "--online_every", "0"),
+    *("--model.backbone.width", "4", "--data.limit", "640", "--data.batch_size", "16"),
+    *("--trainer.max_epochs", "50", "--trainer.log_every_n_steps", "1"),
+]
+
+
+def sslkit(tmp_path, *argv):
+    command = [sys.executable, "-m", "sslkit", *argv]
+    return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+
+
+def steps(tmp_path):
+    path = tmp_path / "runs" / "simclr_shapes" / "metrics.csv"
+    if not path.exists():
+        return []
+    return [int(row["step"]) for row in csv.DictReader(path.open()) if row["step"]]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stop_and_resume(tmp_path, how):
+    process = sslkit(tmp_path, *ARGS)
+    last = tmp_path / "runs" / "simclr_shapes" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not (last.exists() and steps(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    run = "runs/simclr_shapes"
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert f"go on with: sslkit pretrain --resume {run}" in said
+        assert "Traceback" not in said
+    again = sslkit(tmp_path, "pretrain", "--resume", run, "--trainer.max_time", "00:00:00:08")
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    numbers = steps(tmp_path)
+    assert numbers == sorted(set(numbers))
+    assert (tmp_path / run / "backbone.safetensors").exists()
