@@ -6,6 +6,7 @@ import inspect
 import io
 import re
 import sys
+import warnings
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, Literal
@@ -63,7 +64,8 @@ def parse(argv: list[str]) -> PretrainCLI:
     """
     try:
         _one_method(argv)
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "LightningCLI's args parameter")
             return PretrainCLI(
                 Method,
                 DataModule,

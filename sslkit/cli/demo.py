@@ -11,7 +11,7 @@ usage: sslkit demo [options of sslkit pretrain]
 Pretrain SimCLR on the embedded set 'shapes' (no download), then compare its backbone with
 random weights by kNN and linear probe. The run folder is runs/demo, or demo-2, ..."""
 
-LIMIT = 5000  # training images that the evaluation uses
+LIMIT = 10_000  # training images that the evaluation uses
 
 
 def run(argv: list[str]) -> int:

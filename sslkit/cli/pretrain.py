@@ -113,6 +113,8 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
         export_backbone(method.backbone, run_dir / "backbone.safetensors", card)
         print(f"backbone: {run_dir / 'backbone.safetensors'}", file=sys.stderr)
         print(f"report: {write_report(run_dir)}", file=sys.stderr)
+        if board:
+            board.experiment.finish()
     return 0
 
 

@@ -21,7 +21,9 @@ def log_evaluation(run_dir: str | Path, results: Sequence[dict[str, Any]]) -> No
     if not results or not (run_dir / "wandb" / "run_id.txt").is_file():
         return
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
-    logger = wandb_logger(run_dir, mode=config["wandb"], name=run_dir.name, config=config)
+    logger = wandb_logger(
+        run_dir, mode=config.get("wandb", "auto"), name=run_dir.name, config=config
+    )
     if logger is None:
         return
     for result in results:

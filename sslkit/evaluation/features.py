@@ -1,5 +1,6 @@
 """Frozen features, extracted once and shared by every protocol."""
 
+import sys
 from typing import NamedTuple
 
 import torch
@@ -55,7 +56,10 @@ def extract(
     backbone.eval()
     features, labels = [], []
     try:
-        for images, batch_labels in tqdm(loader, progress, disable=not progress, delay=2):
+        pause = 0.1 if sys.stderr.isatty() else 30.0  # a log gets a line every half minute
+        for images, batch_labels in tqdm(
+            loader, progress, disable=not progress, delay=2, mininterval=pause
+        ):
             batch = backbone(view(images.to(device)))
             features.append(batch.float().cpu())
             labels.append(batch_labels.cpu())

@@ -1,0 +1,133 @@
+"""Pretrain a config once a seed, score it beside random weights, and record all of it.
+
+    python eval/measure.py simclr_cifar10_cpu --data cifar10 --seeds 0 1 2
+
+The result is eval/results/CONFIG.json; options after `--` go to `sslkit pretrain`. A run that is
+finished is not repeated, one that was stopped goes on. `python eval/tables.py` then rewrites the
+README's table.
+"""
+
+import argparse
+import csv
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("sslkit", "torch", "torchvision", "pytorch-lightning", "kornia", "faiss-cpu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="After --: options of sslkit pretrain."
+    )
+    parser.add_argument("config", help="a config's short name")
+    parser.add_argument("--data", nargs="+", required=True, help="labelled data sets to score on")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--limit", type=int, help="training images that the scores use")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where run folders go")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the record goes")
+    argv = sys.argv[1:]
+    end = argv.index("--") if "--" in argv else len(argv)
+    args = parser.parse_args(argv[:end])
+    args.options = argv[end + 1 :]
+    runs = [measure(args, seed) for seed in args.seeds]
+    config = yaml.safe_load((Path(runs[0]["folder"]) / "config.yaml").read_text())
+    record = {
+        **provenance(shlex.join(["python", "eval/measure.py", *sys.argv[1:]])),
+        "config": {k: v for k, v in config.items() if k not in ("name", "out", "seed_everything")},
+        "runs": [{k: v for k, v in run.items() if k != "folder"} for run in runs],
+    }
+    args.results.mkdir(parents=True, exist_ok=True)
+    path = args.results / f"{args.config}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    print(path)
+
+
+def measure(args: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """One seed: its training time and its scores, in percent."""
+    folder = args.out / f"{args.config}-seed{seed}"
+    timing = folder / "seconds.json"
+    if not (folder / "backbone.safetensors").exists():
+        command = ["pretrain", "--config", args.config, "--seed_everything", str(seed)]
+        command += ["--name", folder.name, "--out", str(args.out), *args.options]
+        if (folder / "config.yaml").exists():
+            command = ["pretrain", "--resume", str(folder)]
+        before = json.loads(timing.read_text()) if timing.exists() else 0.0
+        started = time.perf_counter()
+        try:
+            sslkit(*command)
+        finally:
+            if folder.exists():
+                timing.write_text(json.dumps(before + time.perf_counter() - started))
+    limit = ["--limit", str(args.limit)] if args.limit else []
+    sslkit("evaluate", str(folder), "random", "--data", *args.data, *limit)
+    scores: dict[str, Any] = {"trained": {}, "random": {}}
+    training_images = {}
+    for path in sorted((folder / "evaluation").glob("*.json")):
+        result = json.loads(path.read_text())
+        kept = {name: value["accuracy"] for name, value in result["protocols"].items()}
+        scores[result["weights"]][result["data"]] = kept
+        training_images[result["data"]] = result["n_train"]
+    return {
+        "folder": str(folder),
+        "seed": seed,
+        "pretraining_seconds": round(json.loads(timing.read_text())),
+        "images_per_second": round(throughput(folder)),
+        "training_images_of_the_scores": training_images,
+        "accuracy": scores,
+    }
+
+
+def sslkit(*command: str) -> None:
+    """The command line, as a user would run it."""
+    subprocess.run([sys.executable, "-m", "sslkit", *command], check=True)
+
+
+def throughput(folder: Path) -> float:
+    """The median of what the run logged."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [row["images_per_second"] for row in csv.DictReader(file)]
+    return statistics.median(float(value) for value in rows if value)
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """What stands beside every number: when, by what, on what it was measured."""
+    return {
+        "command": command,
+        "date": date.today().isoformat(),
+        "commit": commit(),
+        "hardware": hardware(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def commit() -> str:
+    """The commit measured, with `-dirty` where the tree differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    done = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def hardware() -> str:
+    """The accelerator's name, or the processor's with its cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "CPU")
+    return f"{name}, {torch.get_num_threads()} cores"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Rewrite what quotes eval/results/: the README's tables and the `Expected` lines of configs.
+
+python eval/tables.py          # rewrite
+python eval/tables.py --check  # exit code 1 and the names, if something is stale
+"""
+
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "eval" / "results"
+COLUMNS = ["config", "scored on", "kNN, random weights", "kNN", "linear, random weights", "linear"]
+
+
+def main(argv: list[str]) -> int:
+    stale = []
+    for path, text in rewritten().items():
+        if path.read_text() != text:
+            stale.append(str(path.relative_to(ROOT)))
+            if "--check" not in argv:
+                path.write_text(text)
+    print(f"stale: {', '.join(stale)}" if stale else "all is current")
+    return 1 if stale and "--check" in argv else 0
+
+
+def rewritten() -> dict[Path, str]:
+    """Every file that quotes results, with the text it should have."""
+    records = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    runs = {name: record for name, record in records.items() if "runs" in record}
+    readme = ROOT / "README.md"
+    text = between("results", table(runs), readme.read_text())
+    if "shapes" in records:
+        text = between("shapes", fairness(records["shapes"]), text)
+    texts = {readme: text}
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        said = expected(runs[path.stem]) if path.stem in runs else "not measured yet"
+        texts[path] = re.sub(
+            r"^# Expected: .*\n(#   .*\n)*", f"# Expected: {said}.\n", path.read_text(), flags=re.M
+        )
+    return texts
+
+
+def between(name: str, new: str, text: str) -> str:
+    """The text with what stands between two markers replaced."""
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"README.md lacks {start.strip()} or {end}")
+    return f"{before}{start}{new}\n{end}{after}"
+
+
+def table(runs: dict[str, Any]) -> str:
+    """Accuracies in percent, a row a config and data set, and what they were measured on."""
+    rows, notes = [COLUMNS, ["---"] * len(COLUMNS)], []
+    for name, record in runs.items():
+        for data in record["runs"][0]["accuracy"]["trained"]:
+            row = [f"`{name}`", data]
+            for protocol in ("knn", "linear"):
+                row += [spread(record, kind, data, protocol) for kind in ("random", "trained")]
+            rows.append(row)
+        notes.append(f"`{name}`: {conditions(record)}, `{record['command']}`.")
+    return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + [""] + notes)
+
+
+def fairness(record: dict[str, Any]) -> str:
+    """What `eval/shapes.py` found, as a list."""
+    rows = [["measure", "value"], ["---", "---"]]
+    for group, values in record.items():
+        if isinstance(values, dict) and group != "versions":
+            rows += [[f"{group}: {name}", f"{value:.1f}"] for name, value in values.items()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def expected(record: dict[str, Any]) -> str:
+    """One line for a config's header."""
+    parts = []
+    for data in record["runs"][0]["accuracy"]["trained"]:
+        for protocol, title in (("knn", "kNN"), ("linear", "linear")):
+            values = [spread(record, kind, data, protocol) for kind in ("trained", "random")]
+            parts.append(f"{data} {title} {values[0]} % (random weights {values[1]} %)")
+    return ", ".join(parts) + f"\n#   {conditions(record)}"
+
+
+def spread(record: dict[str, Any], kind: str, data: str, protocol: str) -> str:
+    """The mean over the seeds, and the deviation where there are several."""
+    values = [run["accuracy"][kind][data][protocol] for run in record["runs"]]
+    mean = f"{statistics.mean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def conditions(record: dict[str, Any]) -> str:
+    """Seeds, time and hardware."""
+    runs = record["runs"]
+    minutes = statistics.mean(run["pretraining_seconds"] for run in runs) / 60
+    seeds = f"{len(runs)} seeds" if len(runs) > 1 else "1 seed"
+    return f"{seeds}, {minutes:.0f} min of pretraining on {record['hardware']}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
