@@ -1,6 +1,5 @@
 """Data sets by name, in memory as uint8: ``load("cifar10", "train")``."""
 
-import copy
 import difflib
 import http.client
 import os
@@ -18,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 from torchvision import datasets as tv
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 
+from sslkit.data.array import ArrayDataset
 from sslkit.data.folder import ImageFolder
 
 TIMEOUT = 8.0  # seconds without an answer before a download is given up
@@ -30,59 +29,6 @@ FAULTS = (  # what torchvision raises without a network or over damaged files
     *(OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError, EOFError),
     *(http.client.HTTPException, pickle.UnpicklingError, zlib.error),
 )
-
-
-class ArrayDataset(Dataset):
-    """Images held in memory.
-
-    Args:
-        images: uint8 (N, C, H, W), values in [0, 255].
-        labels: int64 (N,), or None for an unlabelled set.
-        classes: the name of each label, or None.
-
-    Raises:
-        ValueError: if shapes, types or labels do not fit each other.
-
-    >>> data = ArrayDataset(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([1, 0]))
-    >>> image, label = data[0]
-    >>> len(data), image.shape, label
-    (2, torch.Size([3, 4, 4]), 1)
-    """
-
-    def __init__(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        classes: Sequence[str] | None = None,
-    ) -> None:
-        if images.ndim != 4 or images.dtype != torch.uint8:
-            raise ValueError(
-                f"images must be uint8 (N, C, H, W), got {images.dtype} {tuple(images.shape)}"
-            )
-        if labels is not None:
-            if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-                raise ValueError(
-                    f"labels must be int64 ({len(images)},), "
-                    f"got {labels.dtype} {tuple(labels.shape)}"
-                )
-            if classes is not None and ((labels < 0) | (labels >= len(classes))).any():
-                raise ValueError(f"labels must be in [0, {len(classes)}), one a class")
-        self.images, self.labels = images, labels
-        self.classes = None if classes is None else tuple(classes)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """The image, uint8 (C, H, W), and its label, -1 in an unlabelled set."""
-        return self.images[index], -1 if self.labels is None else int(self.labels[index])
-
-    def to(self, device: torch.device | str) -> "ArrayDataset":
-        """The same set with its tensors on another device."""
-        moved = copy.copy(self)
-        moved.images = self.images.to(device)
-        moved.labels = None if self.labels is None else self.labels.to(device)
-        return moved
 
 
 def _cifar(cls: type[tv.CIFAR10], root: Path, split: str, download: bool) -> ArrayDataset:

@@ -2,19 +2,15 @@
 
 import logging
 import os
-import struct
-import threading
-import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, JpegImagePlugin
+from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
+
+from sslkit.data.decode import FAULTS, decode, open_image, quiet, reason
 
 logger = logging.getLogger("sslkit")
 
@@ -22,22 +18,6 @@ SUFFIXES = (
     *(".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm"),
     *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
-# Named, so that a file that is not what its suffix says never reaches Ghostscript or the like.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
-BROKEN = (  # the first four: what damaged files were seen to raise; PIL's code guards the rest
-    *(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
-    *(EOFError, IndexError, KeyError, TypeError, MemoryError, struct.error),
-)
-EXIF_ORIENTATION = 0x0112
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageFolder(Dataset):
@@ -91,8 +71,8 @@ class ImageFolder(Dataset):
         found, others = self._walk()
         self.paths = self._readable(found)
         if self.skipped:
-            name, reason = next(iter(self.skipped.items()))
-            first = f"the first is {name!r}: {reason}"
+            name, why = next(iter(self.skipped.items()))
+            first = f"the first is {name!r}: {why}"
             if not self.paths:
                 raise ValueError(f"no image under {str(self.root)!r} can be read; {first}")
             logger.warning(
@@ -124,7 +104,7 @@ class ImageFolder(Dataset):
     def _readable(self, found: list[Path]) -> list[Path]:
         """Open each header; what has none goes to ``skipped``."""
         Image.init()  # registers the formats before the threads ask for them
-        with _quiet(), ThreadPoolExecutor() as pool:
+        with quiet(), ThreadPoolExecutor() as pool:
             tried = pool.map(self._fault, found)
             text = "reading image headers"
             faults = list(tqdm(tried, text, len(found), delay=2, disable=None, unit="image"))
@@ -136,9 +116,9 @@ class ImageFolder(Dataset):
         if not path.is_file():  # a pipe would block for ever
             return "broken link" if path.is_symlink() else "not a file"
         try:
-            _open(path, self.size).close()
-        except BROKEN as error:
-            return _reason(path, error)
+            open_image(path, self.size).close()
+        except FAULTS as error:
+            return reason(path, error)
         return None
 
     def _name(self, path: Path) -> str:
@@ -162,112 +142,14 @@ class ImageFolder(Dataset):
             if name in self.skipped:
                 continue
             try:
-                return _decode(path, self.size), -1
-            except BROKEN as error:
+                return decode(path, self.size), -1
+            except FAULTS as error:
                 if name in self.skipped:  # another thread was faster
                     continue
-                self.skipped[name] = _reason(path, error)
+                self.skipped[name] = reason(path, error)
                 text = "skipped %r under %r: %s; the next readable image takes its place"
                 logger.warning(text, name, str(self.root), self.skipped[name])
-        name, reason = next(iter(self.skipped.items()))
+        name, why = next(iter(self.skipped.items()))
         raise ValueError(
-            f"no image under {str(self.root)!r} can be decoded; the first is {name!r}: {reason}"
+            f"no image under {str(self.root)!r} can be decoded; the first is {name!r}: {why}"
         )
-
-
-class _Quiet:
-    """PIL's warnings off while any thread is inside: ``catch_warnings`` alone mixes threads up."""
-
-    def __init__(self) -> None:
-        self.lock, self.inside = threading.Lock(), 0
-        self.filters = warnings.catch_warnings()
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self.lock:
-            if not self.inside:
-                self.filters = warnings.catch_warnings()
-                self.filters.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-            self.inside += 1
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.inside -= 1
-                if not self.inside:
-                    self.filters.__exit__(None, None, None)
-
-
-_quiet = _Quiet()
-
-
-def _reason(path: Path, error: BaseException) -> str:
-    """One line that says what is wrong with the file."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image" if path.stat().st_size else "empty file"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _open(path: Path, size: int) -> Image.Image:
-    """The image, its header read; a JPEG is set to decode at 1/2, 1/4 or 1/8 if that suffices."""
-    draft = (2 * size, 2 * size)
-    try:
-        image = Image.open(path, formats=FORMATS)
-    except Image.DecompressionBombError:
-        # PIL counts the full size. A draft is far smaller, and cheap unless progressive, which
-        # keeps the coefficients of the whole image in memory.
-        with suppress(SyntaxError):
-            jpeg = JpegImagePlugin.JpegImageFile(path)
-            jpeg.draft(None, draft)
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit and jpeg.width * jpeg.height <= limit and "progressive" not in jpeg.info:
-                return jpeg
-            jpeg.close()
-        raise
-    image.draft(None, draft)
-    return image
-
-
-def _decode(path: Path, size: int) -> torch.Tensor:
-    """The file as an upright square, uint8 (3, size, size)."""
-    with _quiet(), _open(path, size) as image:
-        image.load()
-        rgb = _rgb(image)
-        side = min(rgb.size)
-        left, top = (rgb.width - side) / 2, (rgb.height - side) / 2
-        square = rgb.resize(
-            (size, size),
-            Image.Resampling.BICUBIC,
-            box=(left, top, left + side, top + side),
-            reducing_gap=3.0,
-        )
-        turn = UPRIGHT.get(_orientation(image))
-        upright = square if turn is None else square.transpose(turn)
-    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(EXIF_ORIENTATION, 1)
-    except BROKEN:  # the pixels are good: leave them as stored
-        return 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB: deep pixels scaled rather than cut off, transparency on white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.nan_to_num(np.asarray(image).astype(np.float32), posinf=0, neginf=0)
-        values = values.clip(-1e30, 1e30)
-        low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
-        if values.min() < low or values.max() > high:  # of no known range: stretch
-            low, high = float(values.min()), float(values.max())
-        values = (values - low) / max(high - low, 1e-30) * 255
-        image = Image.fromarray(np.rint(values).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")

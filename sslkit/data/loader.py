@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sslkit.data.datasets import ArrayDataset
+from sslkit.data.array import ArrayDataset
 
 
 class Images(NamedTuple):

@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 import torch
 from tqdm import tqdm
 
-from sslkit.data.datasets import ArrayDataset, load
+from sslkit.data.array import ArrayDataset
+from sslkit.data.datasets import load
 from sslkit.data.folder import ImageFolder
 from sslkit.data.loader import BatchOrder, Loader
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from sslkit.data import folder as module
+from sslkit.data import decode as module
 from sslkit.data.folder import ImageFolder
 
 SIZE = 16
@@ -338,9 +338,9 @@ def test_large_jpeg_is_decoded_small(tmp_path, monkeypatch):
 
 def test_draft_is_used(tmp_path):
     colours(640, 480).save(tmp_path / "a.jpg")
-    with module._open(tmp_path / "a.jpg", SIZE) as image:
+    with module.open_image(tmp_path / "a.jpg", SIZE) as image:
         assert image.size == (80, 60)
-    with module._open(tmp_path / "a.jpg", 224) as image:
+    with module.open_image(tmp_path / "a.jpg", 224) as image:
         assert image.size == (640, 480)
 
 
