@@ -50,6 +50,7 @@ def main(bank: int = 10_000, queries: int = 10_000, steps: int = 300, out: Path 
             "colour: % of the variance of ab told by L": round(Colour().learn(*images, steps), 1),
         },
     }
+    out.mkdir(parents=True, exist_ok=True)
     (out / "shapes.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))
 
