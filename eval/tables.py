@@ -68,11 +68,12 @@ def table(runs: dict[str, Any]) -> str:
 
 
 def fairness(record: dict[str, Any]) -> str:
-    """What `eval/shapes.py` found, as a list."""
-    rows = [["measure", "value"], ["---", "---"]]
+    """What `eval/shapes.py` found, a row each."""
+    rows = [["", "", "%"], ["---"] * 3]
     for group, values in record.items():
         if isinstance(values, dict) and group != "versions":
-            rows += [[f"{group}: {name}", f"{value:.1f}"] for name, value in values.items()]
+            names = [group] + [""] * (len(values) - 1)
+            rows += [[a, b, f"{c:.1f}"] for a, (b, c) in zip(names, values.items(), strict=True)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
