@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import warnings
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ Anything in the config is an option too, for example:
 
   --print_config    print the whole configuration and stop
   --help_all        every option there is"""
+
+FORMAT = logging.Formatter("%(levelname)s: %(message)s")
 
 # What a resumed run may change: where it runs and where its data lies, not what it computes.
 FREE = ("trainer", "wandb", "out", "name", "online_every")
@@ -87,11 +90,12 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
         )
     # Whatever is wrong with the trainer or the data is said before there is a folder.
     trainer = _trainer(cli, last)
+    held = _log()
     data.prepare_data()
     data.setup("fit")
     run_dir.mkdir(parents=True, exist_ok=True)
     write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    _log_to(run_dir / "sslkit.log")
+    _log_to(run_dir / "sslkit.log", held)
     table = CSVLogger(run_dir)
     if checkpoint:
         table.resume_at(checkpoint["global_step"])
@@ -196,15 +200,31 @@ def _same(config: dict[str, Any], saved: dict[str, Any]) -> None:
         raise ValueError(f"the checkpoint is of another configuration: {'; '.join(changed)}")
 
 
-def _log_to(path: Path) -> None:
-    """What sslkit warns of goes to the screen and to the run's log."""
+def _log() -> MemoryHandler:
+    """Warnings of sslkit go to the screen; all it says is held until the run has a folder."""
     logger = logging.getLogger("sslkit")
     logger.propagate = False
+    logger.setLevel(logging.INFO)
     for old in logger.handlers[:]:
         logger.removeHandler(old)
-    for handler in (logging.StreamHandler(), logging.FileHandler(path, delay=True)):
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        logger.addHandler(handler)
+    screen = logging.StreamHandler()
+    screen.setLevel(logging.WARNING)
+    screen.setFormatter(FORMAT)
+    held = MemoryHandler(10**9, flushLevel=logging.CRITICAL + 1)
+    logger.addHandler(screen)
+    logger.addHandler(held)
+    return held
+
+
+def _log_to(path: Path, held: MemoryHandler) -> None:
+    """What was held, and whatever comes, goes to the run's log."""
+    file = logging.FileHandler(path, delay=True)
+    file.setFormatter(FORMAT)
+    logger = logging.getLogger("sslkit")
+    logger.removeHandler(held)
+    logger.addHandler(file)
+    held.setTarget(file)
+    held.close()
 
 
 def _commit() -> str | None:

@@ -79,6 +79,8 @@ class ImageFolder(Dataset):
                 "left out %d of %d images under %r that cannot be read; %s",
                 *(len(self.skipped), len(found), str(self.root), first),
             )
+            for name, fault in self.skipped.items():
+                logger.info("left out %r: %s", name, fault)
         if not self.paths:
             raise ValueError(
                 f"no image under {str(self.root)!r}: looked for {' '.join(SUFFIXES)} and "

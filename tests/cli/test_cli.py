@@ -3,6 +3,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from sslkit.cli import main
 
@@ -93,3 +94,19 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch):
     assert main(argv) == 0
     assert "| random | shapes |" in capsys.readouterr().out
     assert len(list((run / "evaluation").glob("*.json"))) == 2
+
+
+def test_damaged_images_are_named_in_the_runs_log(tmp_path, capsys):
+    for i in range(4):
+        Image.new("RGB", (40, 40), (60 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "bad.jpg").write_text("junk")
+    (tmp_path / "empty.png").touch()
+    argv = ["--config", "simclr_folder", "--data.root", str(tmp_path), "--data.size", "32"]
+    argv += ["--data.batch_size", "4", "--model.view.size", "32", "--trainer.max_epochs", "1"]
+    argv += ["--wandb", "disabled", "--out", str(tmp_path / "runs"), "--online_every", "0"]
+    code, said = answer(capsys, "pretrain", *argv, "--trainer.log_every_n_steps", "1")
+    assert code == 0
+    assert "left out 2 of 6 images" in said
+    log = (tmp_path / "runs" / "simclr_folder" / "sslkit.log").read_text()
+    assert "left out 'bad.jpg': not an image" in log
+    assert "left out 'empty.png': empty file" in log
