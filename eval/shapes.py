@@ -18,7 +18,7 @@ from tqdm import trange
 
 from sslkit.backbones import ResNet9
 from sslkit.data import load
-from sslkit.evaluation import extract, knn
+from sslkit.evaluation import Features, extract, knn
 from sslkit.views import EvaluationView
 
 BATCH = 128
@@ -27,23 +27,27 @@ BATCH = 128
 def main(bank: int = 10_000, queries: int = 10_000, steps: int = 300, out: Path = RESULTS) -> None:
     torch.manual_seed(0)
     started = time.perf_counter()
-    load("shapes", "train")
+    train = load("shapes", "train")
     seconds = time.perf_counter() - started
-    train, test = load("shapes", "train", limit=bank), load("shapes", "test", limit=queries)
-    scores = {}
+    test = load("shapes", "test", limit=queries)
+    scores: dict[str, dict[str, float]] = {}
     for name, features in {
         "raw pixels": nn.Flatten(),
         "mean colours of 3x3 cells": nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten()),
         "random weights, ResNet9(width=16)": ResNet9(16),
     }.items():
         view = EvaluationView(32, "half")
-        both = [extract(features, data, view, progress=name) for data in (train, test)]
-        scores[name] = round(knn(*both)["accuracy"], 2)
-    images = [data.images.float() / 255 for data in (train, test)]
+        voters, asked = (extract(features, data, view, progress=name) for data in (train, test))
+        for size in (bank, len(train)):
+            found = knn(Features(voters.features[:size], voters.labels[:size]), asked)
+            for k in (200, 20):
+                group = f"kNN accuracy, k = {k}, bank {size}, {queries} test images"
+                scores.setdefault(group, {})[name] = round(found[f"accuracy_k{k}"], 2)
+    images = [data.images[:n].float() / 255 for data, n in ((train, bank), (test, queries))]
     record = {
         **provenance("python eval/shapes.py"),
         "seconds for 50,000 images": round(seconds, 1),
-        f"kNN accuracy, k = 200, bank {bank}, {queries} test images": scores,
+        **scores,
         f"learnt from the images in {steps} steps of {BATCH}": {
             "rotation: accuracy, chance 25": round(Rotation().learn(*images, steps), 1),
             "relative position: accuracy, chance 12.5": round(Position().learn(*images, steps), 1),
