@@ -1,7 +1,8 @@
-"""Guards: a loss that is not finite ends a run, and Ctrl-C ends it between two steps."""
+"""Guards: a loss that is not finite ends a run, and a signal ends it between two steps."""
 
 import math
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -37,22 +38,25 @@ class FiniteLoss(pl.Callback):
 
 
 class SafeInterrupt(pl.Callback):
-    """On Ctrl-C: finish the step, save a checkpoint that resumes exactly, then stop.
+    """On Ctrl-C or SIGTERM: finish the step, save a checkpoint that resumes exactly, then stop.
 
-    A second Ctrl-C stops at once, without saving.
+    A second signal stops at once, without saving. Over several processes the step is one that is
+    logged, where all of them agree on it.
 
     Args:
         path: where the checkpoint goes.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = path
         self._asked = False
-        self._previous: Any = None
+        self._step = 0
+        self._previous: dict[signal.Signals, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._asked = False
-        self._previous = signal.signal(signal.SIGINT, self._handle)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._asked, self._step = False, trainer.global_step
+        for number in (signal.SIGINT, signal.SIGTERM):  # over Lightning's, set just before
+            self._previous[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
@@ -60,11 +64,22 @@ class SafeInterrupt(pl.Callback):
         self._asked = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self._asked:
+        if trainer.global_step == self._step:  # gradients of half a step are in no checkpoint
+            return
+        self._step = trainer.global_step
+        if trainer.world_size > 1 and self._step % trainer.log_every_n_steps:
+            return
+        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             trainer.save_checkpoint(self.path)
             raise KeyboardInterrupt
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+    def on_exception(self, *_: Any) -> None:
+        self._restore()
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

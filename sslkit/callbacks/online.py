@@ -4,9 +4,10 @@ import logging
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch import nn
+from torch.utils.data import Dataset, Subset, TensorDataset
 
-from sslkit.data import ArrayDataset, gather
+from sslkit.data import gather
 from sslkit.evaluation import (
     Features,
     alignment,
@@ -16,6 +17,7 @@ from sslkit.evaluation import (
     rankme,
     uniformity,
 )
+from sslkit.views import Targeted
 
 logger = logging.getLogger("sslkit")
 
@@ -53,7 +55,7 @@ class OnlineSignals(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs
         due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if not self.every_n_epochs or not (due or last):
+        if not self.every_n_epochs or not (due or last) or not trainer.is_global_zero:
             return
         signals = self.measure(pl_module, trainer.datamodule.dataset)
         for name, value in signals.items():
@@ -72,29 +74,36 @@ class OnlineSignals(pl.Callback):
         """The signals of ``method.backbone`` on a fixed subset of ``dataset``."""
         queries = min(self.queries, len(dataset) // 2)
         rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
-        images, labels = gather(dataset, rows[: queries + self.bank])
-        data = ArrayDataset(images)
-        features = extract(method.backbone, data, method.eval_view, device=method.device)
-        x = features.features[:queries]
+        chosen = Subset(dataset, rows[: queries + self.bank].tolist())
+        features, labels = extract(method.backbone, chosen, method.eval_view, device=method.device)
+        x = features[:queries]
         signals = {"feature_std": feature_std(x), "rankme": rankme(x), "uniformity": uniformity(x)}
         if (labels >= 0).all():
             test = Features(x, labels[:queries])
-            bank = Features(features.features[queries:], labels[queries:])
+            bank = Features(features[queries:], labels[queries:])
             signals["knn"] = knn(bank, test, ks=(20,))["accuracy"]
+        pairs = self._pairs(method, dataset, rows[:queries])
+        return signals | ({"alignment": alignment(*pairs)} if pairs else {})
+
+    @staticmethod
+    def _pairs(
+        method: pl.LightningModule, dataset: Dataset, rows: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The features of both views of some images; None for a view that makes no such pairs."""
+        both: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         devices = [method.device] if method.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(0)
-            views = method.view(images[:queries].to(method.device))
-        if isinstance(views, tuple) and len(views) == 2 and isinstance(views[1], torch.Tensor):
-            both = [self._features(method, view) for view in views]
-            if both[0].shape == both[1].shape:
-                signals["alignment"] = alignment(*both)
-        return signals
-
-    @staticmethod
-    def _features(method: pl.LightningModule, view: torch.Tensor) -> torch.Tensor:
-        data = TensorDataset(view, torch.zeros(len(view)))
-        return extract(method.backbone, data, torch.nn.Identity(), device=method.device).features
+            for chunk in rows.split(256):
+                views = method.view(gather(dataset, chunk)[0].to(method.device))
+                if isinstance(views, Targeted | torch.Tensor) or len(views) != 2:
+                    return None
+                for view, features in zip(views, both, strict=True):
+                    data = TensorDataset(view, torch.zeros(len(view)))
+                    features.append(
+                        extract(method.backbone, data, nn.Identity(), device=method.device).features
+                    )
+        return torch.cat(both[0]), torch.cat(both[1])
 
 
 def collapsed(signals: dict[str, float]) -> bool:

@@ -48,7 +48,10 @@ class Progress(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        if self._bar is not None:
+        if self._bar is None:
+            return
+        n = trainer.train_dataloader.batch_size * trainer.world_size
+        if self._bar.update(n):  # drawn just now; reading the metrics waits for the device
             metrics = self.get_metrics(trainer, pl_module)
             shown = {
                 name.removeprefix("train/").removeprefix("online/"): f"{value:.3g}"
@@ -56,7 +59,6 @@ class Progress(ProgressBar):
                 if isinstance(value, float)
             }
             self._bar.set_postfix({"epoch": trainer.current_epoch, **shown}, refresh=False)
-            self._bar.update(trainer.train_dataloader.batch_size * trainer.world_size)
 
     def teardown(self, *_: Any, **__: Any) -> None:
         if self._bar is not None:

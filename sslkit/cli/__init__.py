@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return importlib.import_module(f"sslkit.cli.{argv[0]}").run(argv[1:])
     except (ValueError, OSError) as error:
-        if os.environ.get("SSLKIT_TRACEBACK") or not _raised_by_us(error):
+        ours = isinstance(error, OSError) or _raised_by_us(error)
+        if os.environ.get("SSLKIT_TRACEBACK") or not ours:
             raise
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ import re
 import sys
 import warnings
 from contextlib import redirect_stderr
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,8 +42,8 @@ class PretrainCLI(LightningCLI):
         super().parse_arguments(parser, args)
         # jsonargparse reads a limit of 1 batch as 1.0, which to Lightning is every batch.
         key = "limit_train_batches"
-        in_file = (_config_of(args).get("trainer") or {}).get(key)
-        if (_value(args, f"--trainer.{key}") or str(in_file)) == "1":
+        given = [(config.get("trainer") or {}).get(key) for config in _configs(args)]
+        if "1" in [str(value) for value in (*given, *values(args, f"--trainer.{key}"))][-1:]:
             self.config.trainer[key] = 1
 
     def instantiate_classes(self) -> None:
@@ -64,9 +65,9 @@ def parse(argv: list[str]) -> PretrainCLI:
     """
     try:
         _one_method(argv)
-        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        with redirect_stderr(io.StringIO()) as said, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-            return PretrainCLI(
+            cli = PretrainCLI(
                 Method,
                 DataModule,
                 subclass_mode_model=True,
@@ -79,7 +80,9 @@ def parse(argv: list[str]) -> PretrainCLI:
                 parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             )
     except (argparse.ArgumentError, yaml.YAMLError, ValueError) as error:
-        raise ValueError(one_line(str(error))) from None
+        raise ValueError(one_line(str(error))) from error
+    sys.stderr.write(said.getvalue())  # without the usage that goes with an error
+    return cli
 
 
 def config_names() -> list[str]:
@@ -111,32 +114,64 @@ def _folder() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
-def _config_of(argv: list[str]) -> dict[str, Any]:
-    path = _value(argv, "--config")
-    config = yaml.safe_load(Path(path).read_text()) if path else {}
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is not a config: it holds no keys")
-    return config
+def with_config_files(argv: list[str]) -> list[str]:
+    """The arguments with short names of configs turned into their files."""
+    resolved = []
+    for before, arg in pairwise(["", *argv]):
+        if before == "--config":
+            arg = str(find_config(arg))
+        elif arg.startswith("--config="):
+            arg = f"--config={find_config(arg.removeprefix('--config='))}"
+        resolved.append(arg)
+    return resolved
+
+
+def values(argv: list[str], option: str) -> list[str]:
+    """What an option is given, each time it is.
+
+    >>> values(["--a", "1", "--a=2", "--b"], "--a")
+    ['1', '2']
+    """
+    found = []
+    for arg, after in pairwise([*argv, ""]):
+        if arg == option:
+            found.append(after)
+        elif arg.startswith(f"{option}="):
+            found.append(arg.partition("=")[2])
+    return found
+
+
+def without(argv: list[str], option: str) -> list[str]:
+    """The arguments without an option and its values.
+
+    >>> without(["--a", "1", "--b", "--a=2"], "--a")
+    ['--b']
+    """
+    pairs = pairwise(["", *argv])
+    return [x for before, x in pairs if option not in (before, x, x.partition("=")[0])]
+
+
+def _configs(argv: list[str]) -> list[dict[str, Any]]:
+    configs = []
+    for path in values(argv, "--config"):
+        config = yaml.safe_load(Path(path).read_text())
+        if not isinstance(config, dict):
+            raise ValueError(f"{path} is not a config: it holds no keys")
+        configs.append(config)
+    return configs
 
 
 def _one_method(argv: list[str]) -> None:
     """Refuse another method over a config's: jsonargparse would drop its arguments silently."""
-    given = _value(argv, "--model") or _value(argv, "--model.class_path")
-    there = str((_config_of(argv).get("model") or {}).get("class_path", ""))
-    if given and there and there.rpartition(".")[2] != given.rpartition(".")[2]:
-        raise ValueError(
-            f"--model {given} over the config's {there} would drop the config's model arguments: "
-            "use a config of that method"
-        )
-
-
-def _value(argv: list[str], option: str) -> str | None:
-    for i, arg in enumerate(argv):
-        if arg == option and i + 1 < len(argv):
-            return argv[i + 1]
-        if arg.startswith(f"{option}="):
-            return arg.partition("=")[2]
-    return None
+    models = [(config.get("model") or {}).get("class_path") for config in _configs(argv)]
+    models += [*values(argv, "--model"), *values(argv, "--model.class_path")]
+    first, *others = [model for model in models if model] or [""]
+    for other in others:
+        if other.rpartition(".")[2] != first.rpartition(".")[2]:
+            raise ValueError(
+                f"--model {other} over the config's {first} would drop the config's model "
+                "arguments: use a config of that method"
+            )
 
 
 def one_line(message: str) -> str:

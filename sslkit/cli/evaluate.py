@@ -15,7 +15,7 @@ from sslkit.dashboard import log_evaluation, write_report
 from sslkit.data import DATASETS
 from sslkit.evaluation import PROTOCOLS, evaluate, table
 from sslkit.evaluation.suite import check_protocols
-from sslkit.training import load_backbone, write_text
+from sslkit.training import load_backbone, write_atomically
 from sslkit.views import EvaluationView
 
 HELP = """\
@@ -31,9 +31,10 @@ Score frozen backbones. Features are extracted once; the test split picks nothin
                     knn: cosine, vote weighted by exp(cosine / 0.07), k = 200 (and 20)
                     linear: logistic regression by L-BFGS on standardised features
   --root DIR        where the data lies (default: SSLKIT_DATA, then ~/.cache/sslkit/data)
-  --limit N         use N training images only; the table says so
+  --limit N         use the first N training images only
   --device D        cpu, cuda, cuda:1, ... (default: cuda where there is one)
-  --out DIR         where the JSON files go (default: the run folder's evaluation/)"""
+  --out DIR         where the JSON files go (default: a run folder's evaluation/; the scores of
+                    other targets are only printed)"""
 
 
 def run(argv: list[str]) -> int:
@@ -69,33 +70,47 @@ def score(
     """Every target on every data set; each result goes to its file as soon as it is there."""
     check_protocols(protocols)
     device = _device(device)
-    loaded, last = [], None
+    loaded, last, folder = [], None, None
     for target in targets:  # all of them before the first is scored
         last = _load(target, last)
-        loaded.append((target, *last))
-    results, folder = [], None
-    for target, backbone, card in loaded:
-        folder = Path(target) if Path(target).is_dir() else folder
+        if target != "random":  # which belongs to the target before it
+            folder = Path(target) if Path(target).is_dir() else None
+        loaded.append((target, *last, folder))
+    results = []
+    for target, backbone, card, folder in loaded:
         view = EvaluationView(card["size"], card["normalize"])
         backbone.to(device)
+        of_target = []
         for name in data:
             result = {
                 "target": target,
                 "backbone": _title(backbone),
                 "weights": _weights(target),
+                "step": card.get("step") if target != "random" else None,
                 **evaluate(backbone, view, name, protocols, root=root, limit=limit, device=device),
             }
-            results.append(result)
-            where = Path(out) if out else folder / "evaluation" if folder else None
-            if where:
-                stem = name if result["weights"] == "trained" else f"{name}-{_file_name(target)}"
-                where.mkdir(parents=True, exist_ok=True)
-                write_text(where / f"{stem}.json", json.dumps(result, indent=2) + "\n")
-        if folder and Path(target) == folder:
-            log_evaluation(folder, [r for r in results if r["target"] == target])
-    if folder and not out:
-        write_report(folder)
+            of_target.append(result)
+            stem = name if limit is None else f"{name}-limit{limit}"
+            if out:
+                _save(Path(out) / f"{_file_name(target)}-{stem}.json", result)
+            elif folder:
+                suffix = "-random" if target == "random" else ""
+                _save(folder / "evaluation" / f"{stem}{suffix}.json", result)
+        results += of_target
+        if folder and target != "random":
+            log_evaluation(folder, of_target)
+        if folder and not out:
+            write_report(folder)
     return results
+
+
+def _save(path: Path, result: dict[str, Any]) -> None:
+    """Write a result; other protocols of the same weights and images stay in its file."""
+    if path.exists():
+        before = json.loads(path.read_text())
+        if all(before.get(key) == result[key] for key in ("target", "step", "n_train", "n_test")):
+            result = {**result, "protocols": before["protocols"] | result["protocols"]}
+    write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
 
 
 def _parse(argv: list[str]) -> Any:
@@ -151,7 +166,10 @@ def _load(
         reason = str(error).splitlines()[0]
         raise ValueError(f"timm's weights for {target!r} cannot be had: {reason}") from None
     config = backbone.model.pretrained_cfg
-    return backbone, {"size": config["input_size"][-1], "normalize": "imagenet"}
+    return backbone, {
+        "size": config["input_size"][-1],
+        "normalize": (config["mean"], config["std"]),
+    }
 
 
 def _weights(target: str) -> str:

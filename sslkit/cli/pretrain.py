@@ -9,14 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from sslkit.callbacks import FiniteLoss, OnlineSignals, Progress, SafeInterrupt, Throughput
-from sslkit.cli.config import PretrainCLI, config_names, find_config, parse
+from sslkit.cli.config import (
+    PretrainCLI,
+    config_names,
+    parse,
+    values,
+    with_config_files,
+    without,
+)
 from sslkit.dashboard import CSVLogger, PictureSheets, wandb_logger, write_report
-from sslkit.training import export_backbone, read_checkpoint, write_text
+from sslkit.training import (
+    AtomicCheckpointIO,
+    export_backbone,
+    read_checkpoint,
+    write_atomically,
+)
 
 HELP = """\
 usage: sslkit pretrain --config NAME_OR_FILE [--name NAME] [options]
@@ -42,9 +56,13 @@ Anything in the config is an option too, for example:
 
 FORMAT = logging.Formatter("%(levelname)s: %(message)s")
 
-# What a resumed run may change: where it runs and where its data lies, not what it computes.
-FREE = ("trainer", "wandb", "out", "name", "online_every")
+# What a resumed run may change: where it runs, how long, and where its data lies.
+FREE = ("wandb", "out", "name", "online_every")
 FREE_DATA = ("root", "resident", "workers")
+FIXED_TRAINER = (  # beside the number of processes
+    *("accumulate_grad_batches", "gradient_clip_algorithm", "gradient_clip_val"),
+    *("limit_train_batches", "overfit_batches", "precision"),
+)
 
 
 def run(argv: list[str]) -> int:
@@ -57,18 +75,18 @@ def run(argv: list[str]) -> int:
     # Lightning 2.6 under torch 2.14; nothing that a user could mend.
     warnings.filterwarnings("ignore", "`isinstance\\(treespec", FutureWarning)
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    options = dict(_options(argv))
-    if "--resume" in options:
-        run_dir = Path(options["--resume"])
-        return pretrain(*_resumed(argv, options, run_dir), resume=True)
-    argv = _with_config_file(argv, options)
+    warnings.filterwarnings("ignore", "It is recommended to use `self.log\\('online/")
+    if resumed := values(argv, "--resume"):
+        run_dir = Path(resumed[-1])
+        return pretrain(_resumed(argv, run_dir), run_dir, resume=True)
+    argv = with_config_files(argv)
     cli = parse(["--help" if arg == "--help_all" else arg for arg in argv])
-    default = Path(options["--config"]).stem if "--config" in options else "run"
-    name = cli.config.name or default
+    configs = values(argv, "--config")
+    name = cli.config.name or (Path(configs[-1]).stem if configs else "run")
     if name != Path(name).name:
         raise ValueError(f"--name is a folder's name, not a path: {name!r}; --out says where")
     run_dir = Path(cli.config.out) / name
-    if run_dir.exists() and any(run_dir.iterdir()):
+    if rank_zero_only.rank == 0 and run_dir.exists() and any(run_dir.iterdir()):
         raise ValueError(
             f"{run_dir} exists: go on with it by --resume {run_dir}, or give another --name"
         )
@@ -76,12 +94,13 @@ def run(argv: list[str]) -> int:
 
 
 def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
-    """Fit into a run folder, then leave ``backbone.safetensors`` and ``report.html`` there."""
+    """Fit into a run folder, then leave ``backbone.safetensors`` and ``report.html`` there.
+
+    Every process of a distributed run comes here; the first alone writes.
+    """
     method, data, config = cli.model, cli.datamodule, cli.plain()
     last = run_dir / "checkpoints" / "last.ckpt"
     checkpoint = read_checkpoint(last) if resume and last.exists() else None
-    if checkpoint:
-        _same(config, checkpoint["sslkit"]["config"])
     method.config = config
     if data.batch_size < method.min_batch_size:
         raise ValueError(
@@ -90,103 +109,106 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
         )
     # Whatever is wrong with the trainer or the data is said before there is a folder.
     trainer = _trainer(cli, last)
-    held = _log()
-    data.prepare_data()
-    data.setup("fit")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    _log_to(run_dir / "sslkit.log", held)
-    table = CSVLogger(run_dir)
     if checkpoint:
-        table.resume_at(checkpoint["global_step"])
-    board = wandb_logger(run_dir, mode=cli.config.wandb, name=run_dir.name, config=config)
-    trainer.loggers = [table, board] if board else [table]
-    print(f"run folder: {run_dir}", file=sys.stderr)
+        _same(config, trainer.world_size, checkpoint["sslkit"])
+    trainer.loggers = [CSVLogger(run_dir)]
+    board = None
+    if rank_zero_only.rank == 0:
+        held = _log()
+        _warn_of_slow_precision(trainer)
+        data.setup("fit")
+        write_atomically(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
+        _log_to(run_dir / "sslkit.log", held)
+        if resume:
+            trainer.loggers[0].resume_at(checkpoint["global_step"] if checkpoint else -1)
+        board = wandb_logger(run_dir, mode=cli.config.wandb, name=run_dir.name, config=config)
+        trainer.loggers = [*trainer.loggers, board] if board else trainer.loggers
+        print(f"run folder: {run_dir}", file=sys.stderr)
     try:
-        trainer.fit(
-            method,
-            datamodule=data,
-            ckpt_path=last if checkpoint else None,
-            weights_only=True,
-        )
+        path = last if checkpoint else None
+        trainer.fit(method, datamodule=data, ckpt_path=path, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
         print(f"\nstopped; go on with: sslkit pretrain --resume {run_dir}", file=sys.stderr)
         return 130
     if trainer.is_global_zero:
-        card = {**method.card(), "data": data.name, "commit": _commit()}
+        card = {
+            **method.card(),
+            "data": data.name,
+            "step": trainer.global_step,
+            "commit": _commit(),
+        }
         export_backbone(method.backbone, run_dir / "backbone.safetensors", card)
         print(f"backbone: {run_dir / 'backbone.safetensors'}", file=sys.stderr)
         print(f"report: {write_report(run_dir)}", file=sys.stderr)
-        if board:
-            board.experiment.finish()
+    if board:
+        board.experiment.finish()
     return 0
 
 
 def _trainer(cli: PretrainCLI, last: Path) -> pl.Trainer:
-    saver = ModelCheckpoint(last.parent, last.stem, enable_version_counter=False)
+    """The trainer as configured, with a run's own callbacks and plugin behind the user's."""
+    given = cli.config_init.trainer
+    if given.logger not in (None, True):
+        raise ValueError("a run has its own loggers: leave out trainer.logger; --wandb chooses")
     callbacks = [
+        *_listed(given.callbacks),
         Progress(),
         Throughput(),
         FiniteLoss(),
         OnlineSignals(cli.config.online_every),
         PictureSheets(last.parents[1]),
         SafeInterrupt(last),
-        saver,
+        ModelCheckpoint(last.parent, last.stem, enable_version_counter=False),
     ]
     try:
         return cli.instantiate_trainer(
             logger=False,
             callbacks=callbacks,
+            plugins=[*_listed(given.plugins), AtomicCheckpointIO()],
             default_root_dir=last.parents[1],
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
     except MisconfigurationException as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error)) from error
 
 
-def _options(argv: list[str]) -> list[tuple[str, str]]:
-    pairs = []
-    for i, arg in enumerate(argv):
-        if arg.startswith("--"):
-            key, equals, value = arg.partition("=")
-            following = argv[i + 1] if i + 1 < len(argv) else ""
-            pairs.append((key, value if equals else following))
-    return pairs
+def _listed(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [] if given is None else [given]
 
 
-def _with_config_file(argv: list[str], options: dict[str, str]) -> list[str]:
-    """The arguments with a config's short name turned into its file."""
-    if "--config" not in options:
-        return argv
-    given, path = options["--config"], str(find_config(options["--config"]))
-    return [
-        path
-        if arg == given and i and argv[i - 1] == "--config"
-        else arg.replace(f"--config={given}", f"--config={path}")
-        for i, arg in enumerate(argv)
-    ]
+def _warn_of_slow_precision(trainer: pl.Trainer) -> None:
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if (
+        on_cpu
+        and "bf16" in str(trainer.precision)
+        and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ):
+        logging.getLogger("sslkit").warning(
+            "precision %s is emulated on this processor, ten times slower than 32-true",
+            trainer.precision,
+        )
 
 
-def _resumed(argv: list[str], options: dict[str, str], run_dir: Path) -> tuple[PretrainCLI, Path]:
+def _resumed(argv: list[str], run_dir: Path) -> PretrainCLI:
     config = run_dir / "config.yaml"
     if not config.is_file():
         raise FileNotFoundError(f"no run folder to resume at {run_dir}: it has no config.yaml")
-    fixed = [key for key in options if key.startswith(("--model", "--config", "--name", "--out"))]
+    kept = ("--model", "--config", "--name", "--out")
+    fixed = [arg.partition("=")[0] for arg in argv if arg.startswith(kept)]
     if fixed:
         raise ValueError(
             f"a resumed run keeps what it computes: leave out {', '.join(fixed)}, or start a new "
             f"run with --config {config}"
         )
-    rest = [arg for arg in argv if not arg.startswith("--resume")]
-    if f"--resume={run_dir}" not in argv:
-        rest.remove(options["--resume"])
-    return parse(["--config", str(config), *rest]), run_dir
+    return parse(["--config", str(config), *without(argv, "--resume")])
 
 
-def _same(config: dict[str, Any], saved: dict[str, Any]) -> None:
+def _same(config: dict[str, Any], world_size: int, card: dict[str, Any]) -> None:
     """Raise ValueError where a resumed run would compute something else than its checkpoint did."""
-    changed = []
+    saved, changed = card["config"], []
+    if world_size != card["world_size"]:
+        changed.append(f"trainer.devices (were {card['world_size']} in all, are {world_size})")
     for key in sorted(config.keys() | saved.keys()):
         if key in FREE:
             continue
@@ -194,6 +216,8 @@ def _same(config: dict[str, Any], saved: dict[str, Any]) -> None:
         if key == "data":
             now = {k: v for k, v in now.items() if k not in FREE_DATA}
             then = {k: v for k, v in then.items() if k not in FREE_DATA}
+        if key == "trainer":
+            now, then = ({k: side.get(k) for k in FIXED_TRAINER} for side in (now, then))
         if now != then:
             changed.append(f"{key} (was {then}, is {now})")
     if changed:

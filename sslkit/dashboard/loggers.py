@@ -13,8 +13,8 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from sslkit.dashboard._files import write_atomically
 from sslkit.dashboard.metrics import read_rows
+from sslkit.training import write_atomically
 
 
 class CSVLogger(Logger):

@@ -13,9 +13,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslkit.dashboard._files import write_atomically
 from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
 from sslkit.data import gather
+from sslkit.training import write_atomically
 
 
 class PictureSheets(pl.Callback):

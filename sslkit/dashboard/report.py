@@ -9,10 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from sslkit.dashboard._files import write_atomically
 from sslkit.dashboard._style import STYLE
 from sslkit.dashboard.metrics import Series, read_metrics
 from sslkit.dashboard.plots import COLOURS, GRID, INK, backbone_name, curves, panels, scores_bar
+from sslkit.training import write_atomically
 
 CAPTIONS = {
     "views": "Training images, and the views that the method compares.",

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sslkit.dashboard._files import write_atomically
+from sslkit.training import write_atomically
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import WandbLogger

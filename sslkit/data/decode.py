@@ -15,7 +15,7 @@ from PIL import Image, JpegImagePlugin
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 FAULTS = (  # the first four: what damaged files were seen to raise; PIL's code guards the rest
     *(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
-    *(EOFError, IndexError, KeyError, TypeError, MemoryError, struct.error),
+    *(EOFError, IndexError, KeyError, TypeError, struct.error),
 )
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {

@@ -83,6 +83,7 @@ class Loader:
         self.dataset, self.sampler = dataset, order
         self.batch_size = order.batch_size
         self.position = 0
+        self._resume = 0
         self._stream: DataLoader | None = None
         if not isinstance(dataset, ArrayDataset):
             self._stream = DataLoader(
@@ -97,12 +98,11 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Images]:
-        self.sampler.start = self.position % len(self)
-        self.position = self.sampler.start
+        self.position, self._resume = self._resume, 0
+        self.sampler.start = self.position
         for batch in self._resident() if self._stream is None else self._stream:
             self.position += 1
             yield Images(*batch)
-        self.position = 0
 
     def _resident(self) -> Iterator[Images]:
         assert isinstance(self.dataset, ArrayDataset)
@@ -120,8 +120,8 @@ class Loader:
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches that a ``state_dict`` counts."""
-        self.position = state["position"]
+        """The next epoch goes on after the batches that a ``state_dict`` counts."""
+        self._resume = state["position"] % len(self)
 
 
 def gather(dataset: Dataset, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class DataModule(pl.LightningDataModule):
             ``folder``.
         limit: take the first ``limit`` images only.
         batch_size: images a step, on each process.
-        resident: keep the set as uint8 on the device; ``auto`` does below 2 GiB.
+        resident: keep the set as uint8 on the training device; ``auto`` does up to 2 GiB.
         workers: worker processes of a streamed set; by default one a core, at most 8.
 
     Raises:
@@ -70,7 +70,7 @@ class DataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download once, on one process."""
-        if self.name != "folder":
+        if self.dataset is None and self.name not in ("folder", "shapes"):
             load(self.name, self.split, root=self.root, limit=self.limit)
 
     def setup(self, stage: str) -> None:
@@ -82,8 +82,10 @@ class DataModule(pl.LightningDataModule):
                 dataset = decoded(dataset, self.workers)
             self.dataset = dataset
 
-    def _fits(self, dataset: ImageFolder) -> bool:
+    def _fits(self, dataset: ArrayDataset | ImageFolder) -> bool:
         if self.resident == "auto":
+            if isinstance(dataset, ArrayDataset):
+                return dataset.images.nbytes <= RESIDENT_BYTES
             return len(dataset) * 3 * dataset.size**2 <= RESIDENT_BYTES
         return self.resident
 
@@ -93,21 +95,27 @@ class DataModule(pl.LightningDataModule):
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             device = self.trainer.strategy.root_device
-        if isinstance(self.dataset, ArrayDataset):
+        if isinstance(self.dataset, ArrayDataset) and self._fits(self.dataset):
             self.dataset = self.dataset.to(device)
         assert self.dataset is not None
         order = BatchOrder(
-            len(self.dataset), self.batch_size, seed=self.seed, rank=rank, world_size=world_size
+            len(self.dataset),
+            self.batch_size,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
         )
         if self.trainer is not None:
             order.set_epoch(self.trainer.current_epoch)
         self.loader = Loader(self.dataset, order, workers=self.workers)
-        self.loader.position = self.position
+        self.loader.load_state_dict({"position": self.position})
+        self.position = 0
         return self.loader
 
     def state_dict(self) -> dict[str, int]:
         # Lightning drops its own loader state once a schedule has asked for the number of steps.
-        return {"seed": self.seed, "position": self.loader.position if self.loader else 0}
+        position = self.loader.position % len(self.loader) if self.loader else 0
+        return {"seed": self.seed, "position": position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.seed, self.position = state["seed"], state["position"]

@@ -1,5 +1,7 @@
 """Weighted k-nearest-neighbour classification (Wu et al. 2018, arXiv:1805.01978)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +17,9 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         Similarities, float32 (M, k), falling; rows of ``bank``, int64 (M, k).
+
+    Raises:
+        ValueError: a k out of its range.
 
     >>> nearest(torch.tensor([[1.0, 0.1]]), torch.eye(2), 1)[1]
     tensor([[0]])
@@ -35,20 +40,30 @@ def knn(
     """Accuracy of the vote of the k nearest training features, weight exp(cosine / temperature).
 
     k and temperature are fixed, not tuned (Wu et al.: 200 and 0.07). One search serves every k;
-    a k above the number of training features means all of them.
+    a k above the number of training features is lowered to it, and reported so.
 
     Args:
-        train: the bank. test: the queries. ks: the first gives "accuracy", each gives
-            "accuracy_k<k>".
+        train: the bank. test: the queries. ks: each at least 1; the first gives "accuracy", each
+            gives "accuracy_k<k>". temperature: above 0.
 
     Returns:
-        Accuracies in percent, and the temperature.
+        Accuracies in percent, the first k and the temperature.
+
+    Raises:
+        ValueError: a k or a temperature out of its range, or a label below 0.
 
     >>> features = Features(torch.eye(3), torch.arange(3))
     >>> knn(features, features, ks=(1,))
-    {'accuracy': 100.0, 'accuracy_k1': 100.0, 'temperature': 0.07}
+    {'accuracy': 100.0, 'accuracy_k1': 100.0, 'k': 1, 'temperature': 0.07}
     """
-    depth = min(max(ks), len(train.features))
+    if not ks or min(ks) < 1 or not 0 < temperature < math.inf:
+        raise ValueError(
+            f"kNN takes ks of at least 1 and a temperature above 0, not {ks} and {temperature}"
+        )
+    if min(train.labels.min(), test.labels.min()) < 0:
+        raise ValueError("kNN needs labels, but some are -1, which stands for none")
+    ks = tuple(min(k, len(train.features)) for k in ks)
+    depth = max(ks)
     similarity, rows = nearest(test.features, train.features, depth)
     # Relative to the nearest, so that no weight overflows.
     weight = ((similarity - similarity[:, :1]) / temperature).exp()
@@ -59,7 +74,8 @@ def knn(
         votes = torch.zeros(len(rows), classes)
         votes.scatter_add_(1, neighbours[:, :k], weight[:, :k])
         scores[f"accuracy_k{k}"] = _percent(votes.argmax(1) == test.labels)
-    return {"accuracy": scores[f"accuracy_k{ks[0]}"], **scores, "temperature": temperature}
+    first = scores[f"accuracy_k{ks[0]}"]
+    return {"accuracy": first, **scores, "k": ks[0], "temperature": temperature}
 
 
 def _percent(correct: Tensor) -> float:

@@ -25,7 +25,7 @@ def linear(train: Features, test: Features, *, l2: tuple[float, ...] = L2) -> di
         "accuracy" on test and "validation_accuracy" in percent, and the "l2" that was chosen.
 
     Raises:
-        ValueError: fewer than 2 classes or 10 training features.
+        ValueError: fewer than 2 classes or 10 training features, or a label below 0.
 
     >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     >>> features = Features(x, (x[:, 0] > 0).long())
@@ -33,6 +33,8 @@ def linear(train: Features, test: Features, *, l2: tuple[float, ...] = L2) -> di
     True
     """
     classes = int(max(train.labels.max(), test.labels.max())) + 1
+    if min(train.labels.min(), test.labels.min()) < 0:
+        raise ValueError("a linear probe needs labels, but some are -1, which stands for none")
     if len(train.labels.unique()) < 2 or len(train.labels) < 10:
         raise ValueError(
             "a linear probe needs at least 2 classes and 10 images to train on, not "
@@ -63,6 +65,10 @@ def fit(x: Tensor, y: Tensor, l2: float, start: Tensor, *, iterations: int = 500
 
     Returns:
         (classes, D + 1).
+
+    >>> x, y = torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
+    >>> fit(x, y, 0.1, torch.zeros(2, 2))[1, 0] > 0
+    tensor(True)
     """
     weight = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(

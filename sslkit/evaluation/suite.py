@@ -83,14 +83,15 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of results, a row each.
 
     >>> knn = {"knn": {"accuracy": 90}}
-    >>> print(table([{"target": "runs/x", "data": "shapes", "protocols": knn}]))
-    | backbone | data | knn |
-    | --- | --- | --- |
-    | runs/x | shapes | 90.0 |
+    >>> print(table([{"target": "runs/x", "data": "shapes", "n_train": 500, "protocols": knn}]))
+    | backbone | data | training images | knn |
+    | --- | --- | --- | --- |
+    | runs/x | shapes | 500 | 90.0 |
     """
     protocols = list(dict.fromkeys(name for r in results for name in r["protocols"]))
-    rows = [["backbone", "data", *protocols], ["---"] * (2 + len(protocols))]
+    rows = [["backbone", "data", "training images", *protocols], ["---"] * (3 + len(protocols))]
     for r in results:
         scores = [r["protocols"].get(name, {}).get("accuracy") for name in protocols]
-        rows.append([r["target"], r["data"], *("" if s is None else f"{s:.1f}" for s in scores)])
+        about = [r["target"], r["data"], str(r["n_train"])]
+        rows.append([*about, *("" if s is None else f"{s:.1f}" for s in scores)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -83,11 +83,17 @@ class Method(pl.LightningModule, ABC):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         made = self.view(images.images)
         views, targets = made if isinstance(made, Targeted) else (made, None)
-        views = tuple(view.contiguous(memory_format=torch.channels_last) for view in views)
+        views = tuple(map(self._ready, (views,) if isinstance(views, Tensor) else views))
         losses = self.objective(Batch(views, targets, images.labels, images.index))
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss")
+        self.log("lr", self.optimizers().param_groups[0]["lr"])
         return losses["loss"]
+
+    def _ready(self, view: Tensor) -> Tensor:
+        """In the precision of the weights, which "bf16-true" lowers, and the layout of images."""
+        view = view.to(next(self.backbone.parameters()).dtype)
+        return view.contiguous(memory_format=torch.channels_last) if view.ndim == 4 else view
 
     def configure_optimizers(self) -> dict[str, Any]:
         trainer = self.trainer
@@ -104,7 +110,12 @@ class Method(pl.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["sslkit"] = {**self.card(), "seed": self.seed, "config": self.config}
+        checkpoint["sslkit"] = {
+            **self.card(),
+            "seed": self.seed,
+            "config": self.config,
+            "world_size": self.trainer.world_size,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seed = checkpoint["sslkit"]["seed"]

@@ -20,7 +20,7 @@ class SimCLR(Method):
         optimizer: the optimiser and its schedule.
         temperature: of NT-Xent, above 0; the paper has 0.5 on CIFAR-10, 0.1 on ImageNet.
         projection_dim: width of the projections.
-        hidden_dim: width of the projector's hidden layers; by default the feature's.
+        hidden_dim: width of the projector's hidden layers; None for the feature's.
         projector_layers: linear layers of the projector.
 
     Raises:
@@ -42,9 +42,11 @@ class SimCLR(Method):
     ) -> None:
         super().__init__(backbone, view, optimizer)
         dim = backbone.feature_dim
-        self.projector = Projector(dim, hidden_dim or dim, projection_dim, projector_layers)
+        hidden_dim = dim if hidden_dim is None else hidden_dim
+        self.projector = Projector(dim, hidden_dim, projection_dim, projector_layers)
         self.loss = NTXentLoss(temperature)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        z0, z1 = self.projector(self.backbone(torch.cat(batch.views))).chunk(2)
+        x0, x1 = batch.views
+        z0, z1 = self.projector(self.backbone(torch.cat([x0, x1]))).chunk(2)
         return {"loss": self.loss(z0, z1)}

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from sslkit.backbones import Backbone, build, describe
+from sslkit.training.files import write_atomically
 
 FORMAT = "sslkit backbone 1"
 
@@ -46,25 +48,31 @@ def export_backbone(backbone: Backbone, path: str | Path, card: dict[str, Any]) 
     path = Path(path)
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.export_state().items()}
     card = {"format": FORMAT, "backbone": describe(backbone), **card}
-    part = path.with_name(f".{path.name}.part")
-    save_file(state, part, {"format": "pt"})
-    os.replace(part, path)
-    write_text(path.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: a reader sees the old one or the new one."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
+    # The weights last: where they are, their card is.
+    write_atomically(path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
+    write_atomically(path, save(state, {"format": "pt"}))
 
 
 def load_backbone(path: str | Path) -> tuple[Backbone, dict[str, Any]]:
     """The backbone and its card from a run folder, a checkpoint or a ``.safetensors`` file.
 
+    Of a run folder the exported file is taken, or the last checkpoint of a run that goes on.
+
+    Returns:
+        The backbone in training mode on the CPU; the card with at least "backbone", "size" and
+        "normalize".
+
     Raises:
         FileNotFoundError: nothing there.
         ValueError: not written by sslkit, damaged, or weights that do not fit the architecture.
+
+    >>> import tempfile
+    >>> from sslkit.backbones import ResNet9
+    >>> path = Path(tempfile.mkdtemp()) / "backbone.safetensors"
+    >>> export_backbone(ResNet9(4), path, {"size": 32, "normalize": "half"})
+    >>> backbone, card = load_backbone(path)
+    >>> backbone.feature_dim, card["size"]
+    (32, 32)
     """
     path = Path(path)
     if path.is_dir():
@@ -74,20 +82,23 @@ def load_backbone(path: str | Path) -> tuple[Backbone, dict[str, Any]]:
                 f"{path} holds neither {exported.name} nor checkpoints/last.ckpt"
             )
         path = exported if exported.exists() else last
+        if exported.exists() and last.exists():  # a resumed run is ahead of what it exported
+            loaded = _load_exported(exported), load_backbone(last)
+            return max(loaded, key=lambda pair: pair[1].get("step") or 0)
     if not path.is_file():
         raise FileNotFoundError(f"no run folder, checkpoint or backbone file at {path}")
     if path.suffix == ".safetensors":
         return _load_exported(path)
     checkpoint = read_checkpoint(path)
-    card = checkpoint["sslkit"]
+    card = _checked(checkpoint["sslkit"], path)
     backbone = build(card["backbone"])
     state = {
         name.removeprefix("backbone."): value
-        for name, value in checkpoint["state_dict"].items()
+        for name, value in checkpoint.get("state_dict", {}).items()
         if name.startswith("backbone.")
     }
     _fill(backbone.load_state_dict, state, path)
-    return backbone, card
+    return backbone, {**card, "step": checkpoint.get("global_step")}
 
 
 def _load_exported(path: Path) -> tuple[Backbone, dict[str, Any]]:
@@ -101,9 +112,31 @@ def _load_exported(path: Path) -> tuple[Backbone, dict[str, Any]]:
         raise ValueError(f"{path} or its card is damaged: {error}") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError(f"{beside} does not say {FORMAT!r}: not written by sslkit")
-    backbone = build(card["backbone"])
+    backbone = build(_checked(card, beside)["backbone"])
     _fill(backbone.load_exported, state, path)
     return backbone, card
+
+
+def _checked(card: Any, path: Path) -> dict[str, Any]:
+    needed = ("backbone", "size", "normalize")
+    missing = [key for key in needed if not isinstance(card, dict) or key not in card]
+    if missing:
+        raise ValueError(f"{path} is damaged: it does not say its {', '.join(missing)}")
+    return card
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are replaced whole: Lightning's may be copied over the old one in pieces."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write beside ``path``, then rename."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        torch.save(checkpoint, part)
+        os.replace(part, path)
 
 
 def _fill(load: Any, state: dict[str, torch.Tensor], path: Path) -> None:

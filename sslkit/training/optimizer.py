@@ -71,20 +71,33 @@ class Optimizer:
             return torch.optim.AdamW(groups, lr, betas=(self.momentum, 0.999))
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr, self.momentum, nesterov=self.momentum > 0)
+        groups[0]["always_adapt"] = True  # timm's Lars adapts only where there is decay
         return Lars(groups, lr, self.momentum)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two parameter groups: matrices and kernels with decay; biases, norms and scalars without.
 
+    A module's ``no_weight_decay()`` names more that go without, as timm's transformers have it:
+    class token, position embedding.
+
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     >>> [len(group["params"]) for group in decay_groups(net, 0.1)]
     [1, 3]
     """
-    trainable = [p for p in module.parameters() if p.requires_grad]
+    spared = {
+        f"{path}.{name}" if path else name
+        for path, child in module.named_modules()
+        if callable(named := getattr(child, "no_weight_decay", None))
+        for name in named()
+    }
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            groups[parameter.ndim > 1 and name not in spared].append(parameter)
     return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": groups[True], "weight_decay": weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
     ]
 
 

@@ -1,6 +1,7 @@
 """What a view is: a module from a batch of images to the batches that an objective needs."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,8 @@ NORMALIZATIONS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
+
+Statistics = tuple[Sequence[float], Sequence[float]]  # mean and deviation of R, G and B
 
 
 class Targeted(NamedTuple):
@@ -29,18 +32,18 @@ class View(nn.Module, ABC):
 
     Args:
         size: height and width of the views in pixels.
-        normalize: name of the mean and standard deviation that the views end with (a key of
-            ``NORMALIZATIONS``), or None to leave them in [0, 1].
+        normalize: the mean and standard deviation that the views end with, by name (a key of
+            ``NORMALIZATIONS``) or as two sequences of 3; None leaves them in [0, 1].
 
     Raises:
         ValueError: a size below 1, or a normalisation that is not there.
     """
 
-    def __init__(self, size: int, normalize: str | None = "imagenet") -> None:
+    def __init__(self, size: int, normalize: str | Statistics | None = "imagenet") -> None:
         super().__init__()
         if size < 1:
             raise ValueError(f"size must be at least 1 pixel, not {size}")
-        if normalize is not None and normalize not in NORMALIZATIONS:
+        if isinstance(normalize, str) and normalize not in NORMALIZATIONS:
             raise ValueError(
                 f"no normalisation named {normalize!r}; choose from {', '.join(NORMALIZATIONS)}"
             )
@@ -59,16 +62,17 @@ class View(nn.Module, ABC):
 
     def normalized(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], with the mean taken off and the deviation divided out."""
-        if self.normalize is None:
-            return images
-        return normalize(images, *self._statistics(images))
+        statistics = self._statistics(images)
+        return normalize(images, *statistics) if statistics else images
 
     def denormalize(self, images: Tensor) -> Tensor:
         """The inverse of ``normalized``: (N, 3, H, W) back to [0, 1]."""
-        if self.normalize is None:
-            return images
-        return denormalize(images, *self._statistics(images))
+        statistics = self._statistics(images)
+        return denormalize(images, *statistics) if statistics else images
 
-    def _statistics(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = NORMALIZATIONS[self.normalize or ""]
+    def _statistics(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self.normalize is None:
+            return None
+        given = self.normalize
+        mean, std = NORMALIZATIONS[given] if isinstance(given, str) else given
         return images.new_tensor(mean), images.new_tensor(std)
