@@ -3,8 +3,9 @@
     python eval/measure.py simclr_cifar10_cpu --data cifar10 --seeds 0 1 2
 
 The result is eval/results/CONFIG.json; options after `--` go to `sslkit pretrain`. A run that is
-finished is not repeated, one that was stopped goes on. `python eval/tables.py` then rewrites the
-README's table.
+finished is not repeated, one that was stopped goes on; either only with the options, the commit
+and the versions that it began with, which are the ones recorded. `python eval/tables.py` then
+rewrites the README's table.
 """
 
 import argparse
@@ -44,9 +45,10 @@ def main() -> None:
     runs = [measure(args, seed) for seed in args.seeds]
     config = yaml.safe_load((Path(runs[0]["folder"]) / "config.yaml").read_text())
     record = {
-        **provenance(shlex.join(["python", "eval/measure.py", *sys.argv[1:]])),
+        **runs[0]["provenance"],
+        "command": shlex.join(["python", "eval/measure.py", *sys.argv[1:]]),
         "config": {k: v for k, v in config.items() if k not in ("name", "out", "seed_everything")},
-        "runs": [{k: v for k, v in run.items() if k != "folder"} for run in runs],
+        "runs": [{k: v for k, v in r.items() if k not in ("folder", "provenance")} for r in runs],
     }
     args.results.mkdir(parents=True, exist_ok=True)
     path = args.results / f"{args.config}.json"
@@ -57,32 +59,46 @@ def main() -> None:
 def measure(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One seed: its training time and its scores, in percent."""
     folder = args.out / f"{args.config}-seed{seed}"
-    timing = folder / "seconds.json"
+    began = {"options": args.options, **provenance("")}
+    notes = folder.with_name(f"{folder.name}.measure.json")
+    kept = json.loads(notes.read_text()) if notes.exists() else {"began": began, "seconds": 0.0}
+    for key in ("options", "commit", "hardware", "versions"):
+        if kept["began"][key] != began[key]:
+            raise SystemExit(
+                f"{folder} began with {key} {kept['began'][key]}, not {began[key]}: go on as it "
+                "began, or give another --out"
+            )
+    if kept.get("running"):
+        raise SystemExit(f"{folder} was killed, its time is unknown: remove it and {notes.name}")
     if not (folder / "backbone.safetensors").exists():
         command = ["pretrain", "--config", args.config, "--seed_everything", str(seed)]
         command += ["--name", folder.name, "--out", str(args.out), *args.options]
-        if (folder / "config.yaml").exists():
+        if notes.exists() and folder.exists():
             command = ["pretrain", "--resume", str(folder)]
-        before = json.loads(timing.read_text()) if timing.exists() else 0.0
+        args.out.mkdir(parents=True, exist_ok=True)
+        notes.write_text(json.dumps({**kept, "running": True}))
         started = time.perf_counter()
         try:
             sslkit(*command)
         finally:
-            if folder.exists():
-                timing.write_text(json.dumps(before + time.perf_counter() - started))
+            kept["seconds"] += time.perf_counter() - started
+            notes.write_text(json.dumps(kept))
     limit = ["--limit", str(args.limit)] if args.limit else []
     sslkit("evaluate", str(folder), "random", "--data", *args.data, *limit)
     scores: dict[str, Any] = {"trained": {}, "random": {}}
     training_images = {}
-    for path in sorted((folder / "evaluation").glob("*.json")):
-        result = json.loads(path.read_text())
-        kept = {name: value["accuracy"] for name, value in result["protocols"].items()}
-        scores[result["weights"]][result["data"]] = kept
-        training_images[result["data"]] = result["n_train"]
+    for data in args.data:
+        stem = f"{data}-limit{args.limit}" if args.limit else data
+        for suffix in ("", "-random"):
+            result = json.loads((folder / "evaluation" / f"{stem}{suffix}.json").read_text())
+            protocols = result["protocols"].items()
+            scores[result["weights"]][data] = {name: value["accuracy"] for name, value in protocols}
+            training_images[data] = result["n_train"]
     return {
         "folder": str(folder),
+        "provenance": {k: v for k, v in kept["began"].items() if k != "options"},
         "seed": seed,
-        "pretraining_seconds": round(json.loads(timing.read_text())),
+        "pretraining_seconds": round(kept["seconds"]),
         "images_per_second": round(throughput(folder)),
         "training_images_of_the_scores": training_images,
         "accuracy": scores,

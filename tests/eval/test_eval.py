@@ -57,3 +57,9 @@ def test_measure_leaves_a_record(tmp_path):
     assert first["training_images_of_the_scores"] == {"shapes": 300}
     for weights in ("trained", "random"):
         assert 5 < first["accuracy"][weights]["shapes"]["knn"] < 90
+    other = run("measure.py", *argv, "--data.batch_size", 64)
+    assert other.returncode == 1
+    assert "began with options" in other.stderr
+    notes = tmp_path / "runs" / "simclr_shapes-seed0.measure.json"
+    notes.write_text(json.dumps(json.loads(notes.read_text()) | {"running": True}))
+    assert "its time is unknown" in run("measure.py", *argv).stderr
