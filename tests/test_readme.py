@@ -68,6 +68,7 @@ def test_readme(place):
             exec(compile(text, "README.md", "exec"), {})
     (leet,) = (words for words in COMMANDS if words[:2] == ["wandb", "leet"])
     assert (place / leet[2]).is_dir()
+    assert any(place.glob(f"{leet[2]}/run-*.wandb"))
     (sync,) = (words for words in COMMANDS if words[:2] == ["wandb", "sync"])
     runs = [str(run) for run in place.glob(sync[2])]
     assert runs

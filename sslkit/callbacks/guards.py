@@ -31,9 +31,12 @@ class FiniteLoss(pl.Callback):
 
     def _check(self, trainer: pl.Trainer) -> None:
         if self._loss is not None and not math.isfinite(self._loss.item()):
+            saver = trainer.checkpoint_callback
+            saved = (saver and saver.last_model_path) or (saver and saver.best_model_path)
             raise ValueError(
                 f"the loss is {self._loss.item()} at step {trainer.global_step}: try a lower "
-                "learning rate, a longer warm-up or float32; the last checkpoint is from before"
+                "learning rate, a longer warm-up or float32; "
+                f"{'the last checkpoint is from before' if saved else 'nothing was saved yet'}"
             )
 
 
@@ -49,12 +52,13 @@ class SafeInterrupt(pl.Callback):
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
-        self._asked = False
+        self._asked = self._saved = False
         self._step = 0
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._asked, self._step = False, trainer.global_step
+        self._asked = self._saved = False
+        self._step = trainer.global_step
         for number in (signal.SIGINT, signal.SIGTERM):  # over Lightning's, set just before
             self._previous[number] = signal.signal(number, self._handle)
 
@@ -71,6 +75,15 @@ class SafeInterrupt(pl.Callback):
             return
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             trainer.save_checkpoint(self.path)
+            self._saved = True
+
+    # Lightning logs a step after on_train_batch_end: the run stops only then.
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self._saved:
+            raise KeyboardInterrupt
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        if self._saved:
             raise KeyboardInterrupt
 
     def on_exception(self, *_: Any) -> None:

@@ -60,6 +60,9 @@ class Progress(ProgressBar):
             }
             self._bar.set_postfix({"epoch": trainer.current_epoch, **shown}, refresh=False)
 
+    def on_exception(self, *_: Any) -> None:
+        self.teardown()
+
     def teardown(self, *_: Any, **__: Any) -> None:
         if self._bar is not None:
             self._bar.close()

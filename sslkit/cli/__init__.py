@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _fail(f"no command {argv[0]!r}; choose from {', '.join(COMMANDS)}")
+    if {"-h", "--help"} & set(argv[1:]) or argv in (["pretrain"], ["evaluate"]):
+        print(importlib.import_module("sslkit.cli.help").help_of(argv[0]))
+        return 0
     try:
         return importlib.import_module(f"sslkit.cli.{argv[0]}").run(argv[1:])
     except (ValueError, OSError) as error:

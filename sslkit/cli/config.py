@@ -1,4 +1,4 @@
-"""Configurations of ``sslkit pretrain``: found by name, parsed, mistakes told in one line."""
+"""The configuration of ``sslkit pretrain``, parsed, with mistakes told in one line."""
 
 import argparse
 import difflib
@@ -8,8 +8,6 @@ import re
 import sys
 import warnings
 from contextlib import redirect_stderr
-from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -17,6 +15,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from sslkit.backbones import Backbone
+from sslkit.cli.arguments import read_configs, values
 from sslkit.data import DataModule
 from sslkit.methods import Method
 from sslkit.views import View
@@ -42,7 +41,7 @@ class PretrainCLI(LightningCLI):
         super().parse_arguments(parser, args)
         # jsonargparse reads a limit of 1 batch as 1.0, which to Lightning is every batch.
         key = "limit_train_batches"
-        given = [(config.get("trainer") or {}).get(key) for config in _configs(args)]
+        given = [(config.get("trainer") or {}).get(key) for config in read_configs(args)]
         if "1" in [str(value) for value in (*given, *values(args, f"--trainer.{key}"))][-1:]:
             self.config.trainer[key] = 1
 
@@ -85,85 +84,9 @@ def parse(argv: list[str]) -> PretrainCLI:
     return cli
 
 
-def config_names() -> list[str]:
-    """The short names of the configs that come with sslkit."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
-
-
-def find_config(name: str) -> Path:
-    """The file of a config, given its path or short name.
-
-    Raises:
-        FileNotFoundError: neither.
-    """
-    path, packaged = Path(name), _folder() / f"{name}.yaml"
-    if path.is_file():
-        return path
-    if packaged.is_file():
-        return packaged
-    near = difflib.get_close_matches(name, config_names(), 1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise FileNotFoundError(
-        f"no config {name!r}{hint}: give a file, or one of {', '.join(config_names())}"
-    )
-
-
-def _folder() -> Path:
-    package = Path(__file__).parents[1]
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
-
-
-def with_config_files(argv: list[str]) -> list[str]:
-    """The arguments with short names of configs turned into their files."""
-    resolved = []
-    for before, arg in pairwise(["", *argv]):
-        if before == "--config":
-            arg = str(find_config(arg))
-        elif arg.startswith("--config="):
-            arg = f"--config={find_config(arg.removeprefix('--config='))}"
-        resolved.append(arg)
-    return resolved
-
-
-def values(argv: list[str], option: str) -> list[str]:
-    """What an option is given, each time it is.
-
-    >>> values(["--a", "1", "--a=2", "--b"], "--a")
-    ['1', '2']
-    """
-    found = []
-    for arg, after in pairwise([*argv, ""]):
-        if arg == option:
-            found.append(after)
-        elif arg.startswith(f"{option}="):
-            found.append(arg.partition("=")[2])
-    return found
-
-
-def without(argv: list[str], option: str) -> list[str]:
-    """The arguments without an option and its values.
-
-    >>> without(["--a", "1", "--b", "--a=2"], "--a")
-    ['--b']
-    """
-    pairs = pairwise(["", *argv])
-    return [x for before, x in pairs if option not in (before, x, x.partition("=")[0])]
-
-
-def _configs(argv: list[str]) -> list[dict[str, Any]]:
-    configs = []
-    for path in values(argv, "--config"):
-        config = yaml.safe_load(Path(path).read_text())
-        if not isinstance(config, dict):
-            raise ValueError(f"{path} is not a config: it holds no keys")
-        configs.append(config)
-    return configs
-
-
 def _one_method(argv: list[str]) -> None:
     """Refuse another method over a config's: jsonargparse would drop its arguments silently."""
-    models = [(config.get("model") or {}).get("class_path") for config in _configs(argv)]
+    models = [(config.get("model") or {}).get("class_path") for config in read_configs(argv)]
     models += [*values(argv, "--model"), *values(argv, "--model.class_path")]
     first, *others = [model for model in models if model] or [""]
     for other in others:
@@ -186,17 +109,21 @@ def one_line(message: str) -> str:
         if line and not line.startswith(_NOISE):
             kept.append(line)
     text = " ".join(kept)
+    keys = re.findall(r'Parser key "([\w.]+)"', text)
     if found := re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", text):
         path, option = found.groups()
         module, _, name = path.rpartition(".")
         choices = list(inspect.signature(getattr(sys.modules[module], name)).parameters)
         return f"{path} has no option {option!r}{_near(option, choices)}"
     if found := re.search(r"(?:Expected a dot import path string|Import of): ?(\w+)", text):
-        names = [kind.__name__ for base in (Method, Backbone, View) for kind in _concrete(base)]
+        base = {"backbone": Backbone, "view": View}.get(keys[-1] if keys else "", Method)
+        names = [kind.__name__ for kind in _concrete(base)]
         return f"no class {found[1]!r}{_near(found[1], names)}"
+    if keys and (found := re.search(r'": (Expected .*?)(?:\. Got value: (.*))?$', text)):
+        return _wanted(".".join(keys), found[1], found[2])
     if found := re.search(r"unrecognized arguments: (\S+)", text):
         option = found[1].partition("=")[0]
-        close = difflib.get_close_matches(option, _options(), 1)
+        close = difflib.get_close_matches(option, _options(), 1, cutoff=0.7)
         near = f": did you mean {close[0]}?" if close else "; --help_all lists what there is"
         return f"no option {option}{near}"
     return text
@@ -209,6 +136,14 @@ _NOISE = (
     "Expected a <class 'NoneType'>",
     "Expected a path but",
 )
+
+
+def _wanted(key: str, expected: str, given: str | None) -> str:
+    names = {"int": "a number", "float": "a number", "str": "text", "bool": "true or false"}
+    kinds = [names.get(kind, kind) for kind in re.findall(r"<class '(\w+)'>", expected)]
+    if choices := re.findall(r"'([\w.-]+)'", re.sub(r"<class '\w+'>", "", expected)):
+        kinds = [f"one of {', '.join(choices)}"]
+    return f"{key} must be {' or '.join(dict.fromkeys(kinds))}{f', not {given}' if given else ''}"
 
 
 def _near(given: str, choices: list[str]) -> str:

@@ -5,20 +5,11 @@ from pathlib import Path
 
 from sslkit.cli import evaluate, pretrain
 
-HELP = """\
-usage: sslkit demo [options of sslkit pretrain]
-
-Pretrain SimCLR on the embedded set 'shapes' (no download), then compare its backbone with
-random weights by kNN and linear probe. The run folder is runs/demo, or demo-2, ..."""
-
 LIMIT = 10_000  # training images that the evaluation uses
 
 
 def run(argv: list[str]) -> int:
     """Pretrain, evaluate, print the table; returns the exit code."""
-    if "--help" in argv or "-h" in argv:
-        print(HELP)
-        return 0
     taken = [arg for arg in argv if arg.startswith(("--config", "--name", "--out", "--resume"))]
     if taken:
         raise ValueError(f"the demo sets {taken[0]} itself; sslkit pretrain takes it")

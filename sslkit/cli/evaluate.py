@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
 from jsonargparse import ArgumentParser
@@ -12,37 +14,17 @@ from jsonargparse import ArgumentParser
 from sslkit.backbones import Backbone, Timm, build, describe
 from sslkit.cli.config import one_line
 from sslkit.dashboard import log_evaluation, write_report
-from sslkit.data import DATASETS
+from sslkit.data.network import answers
 from sslkit.evaluation import PROTOCOLS, evaluate, table
 from sslkit.evaluation.suite import check_protocols
 from sslkit.training import load_backbone, write_atomically
 from sslkit.views import EvaluationView
 
-HELP = """\
-usage: sslkit evaluate TARGET [TARGET ...] --data NAME [NAME ...] [options]
-
-Score frozen backbones. Features are extracted once; the test split picks nothing.
-
-  TARGET            a run folder, a checkpoint, a backbone.safetensors, a timm model's name
-                    (its pretrained weights), or 'random': the target before it with fresh
-                    weights; first of all, ResNet-18
-  --data NAME       one or more of: {data}
-  --protocol P      one or more of: {protocols} (default: all)
-                    knn: cosine, vote weighted by exp(cosine / 0.07), k = 200 (and 20)
-                    linear: logistic regression by L-BFGS on standardised features
-  --root DIR        where the data lies (default: SSLKIT_DATA, then ~/.cache/sslkit/data)
-  --limit N         use the first N training images only
-  --device D        cpu, cuda, cuda:1, ... (default: cuda where there is one)
-  --out DIR         where the JSON files go (default: a run folder's evaluation/; the scores of
-                    other targets are only printed)"""
+SECONDS_TO_ANSWER = 3.0
 
 
 def run(argv: list[str]) -> int:
     """Evaluate; returns the exit code."""
-    if not argv or "--help" in argv or "-h" in argv:
-        data = [name for name, source in DATASETS.items() if "test" in source.splits]
-        print(HELP.format(data=", ".join(data), protocols=", ".join(PROTOCOLS)))
-        return 0
     args = _parse(argv)
     results = score(
         args.targets,
@@ -76,6 +58,8 @@ def score(
         if target != "random":  # which belongs to the target before it
             folder = Path(target) if Path(target).is_dir() else None
         loaded.append((target, *last, folder))
+    if out:
+        Path(out).mkdir(parents=True, exist_ok=True)
     results = []
     for target, backbone, card, folder in loaded:
         view = EvaluationView(card["size"], card["normalize"])
@@ -93,7 +77,7 @@ def score(
             stem = name if limit is None else f"{name}-limit{limit}"
             if out:
                 _save(Path(out) / f"{_file_name(target)}-{stem}.json", result)
-            elif folder:
+            elif folder:  # what has none is only printed
                 suffix = "-random" if target == "random" else ""
                 _save(folder / "evaluation" / f"{stem}{suffix}.json", result)
         results += of_target
@@ -101,6 +85,8 @@ def score(
             log_evaluation(folder, of_target)
         if folder and not out:
             write_report(folder)
+        if not folder and not out:
+            print(f"the scores of {target} are in no file: --out DIR keeps them", file=sys.stderr)
     return results
 
 
@@ -160,6 +146,8 @@ def _load(
             f"no target {target!r}: it is neither a run folder, a checkpoint, a .safetensors file, "
             "a timm model's name nor 'random'"
         )
+    if not answers("https://huggingface.co", SECONDS_TO_ANSWER):
+        huggingface_hub.constants.HF_HUB_OFFLINE = True  # its cache alone, and no minute of retries
     try:
         backbone = Timm(target, pretrained=True)
     except (OSError, RuntimeError) as error:

@@ -1,5 +1,6 @@
 """A run's evaluation on its dashboard."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,13 @@ def log_evaluation(run_dir: str | Path, results: Sequence[dict[str, Any]]) -> No
     )
     if logger is None:
         return
+    latest = run_dir / "wandb" / "latest-run"
+    training = os.readlink(latest) if latest.is_symlink() else None
     for result in results:
         for protocol, scores in result["protocols"].items():
-            logger.experiment.summary[f"evaluation/{result['data']}/{protocol}"] = scores[
-                "accuracy"
-            ]
+            name = f"evaluation/{result['data']}/{protocol}"
+            logger.experiment.summary[name] = scores["accuracy"]
     logger.experiment.finish()
+    if training and latest.is_symlink():  # what a viewer opens is the training, not this
+        latest.unlink()
+        latest.symlink_to(training)

@@ -3,14 +3,12 @@
 import os
 import re
 import secrets
-import ssl
+import shlex
 import sys
-import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sslkit.data.network import answers
 from sslkit.training import write_atomically
 
 if TYPE_CHECKING:
@@ -90,7 +88,11 @@ def _resolve(mode: str) -> tuple[str, str]:
         asked = {"dryrun": "offline", "run": "online"}.get(asked, asked)
     if asked in ("offline", "disabled"):
         return asked, "as asked"
-    if not wandb.login(prompt=False, verify=False):
+    try:
+        there = wandb.login(prompt=False, verify=False)
+    except wandb.errors.AuthenticationError as error:
+        raise ValueError(f"wandb: {error}; mend it, or choose offline or disabled") from error
+    if not there:
         if mode == "online" or "WANDB_MODE" in os.environ:
             raise ValueError(
                 "wandb is to run online and has no credentials: run `wandb login`, set "
@@ -98,35 +100,9 @@ def _resolve(mode: str) -> tuple[str, str]:
             )
         return "offline", "no API key"
     server = wandb.setup().settings.base_url
-    if mode == "auto" and not _answers(server, SECONDS_TO_ANSWER):
+    if mode == "auto" and not answers(server, SECONDS_TO_ANSWER):
         return "offline", f"no answer from {server}"
     return "online", "credentials found"
-
-
-def _answers(url: str, seconds: float) -> bool:
-    """Whether a server is there; in a thread, because a name look-up knows no timeout.
-
-    >>> _answers("http://127.0.0.1:9", 1.0)
-    False
-    """
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(url, timeout=seconds).close()
-        except urllib.error.HTTPError:
-            pass  # an answer
-        except urllib.error.URLError as error:
-            if not isinstance(error.reason, ssl.SSLError):  # wandb has certificates of its own
-                return
-        except OSError:
-            return
-        answered.set()
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return answered.is_set()
 
 
 def _run_id(run_dir: Path) -> str:
@@ -141,7 +117,8 @@ def _say(run_dir: Path, mode: str, why: str, project: str, run_id: str) -> None:
     if mode == "online":
         line = f"online, project {project}, run {run_id}"
     else:
-        look, upload = f"wandb leet {run_dir}/wandb", f"wandb sync {run_dir}/wandb/offline-run-*"
+        folder = shlex.quote(f"{run_dir}/wandb")
+        look, upload = f"wandb leet {folder}/latest-run", f"wandb sync {folder}/offline-run-*"
         line = f"offline ({why}); look: {look}; upload: {upload}"
     print(f"wandb: {line}", file=sys.stderr, flush=True)
 

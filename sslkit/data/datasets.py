@@ -52,9 +52,9 @@ def _stl10(root: Path, split: str, download: bool) -> ArrayDataset:
 
 
 def _shapes(split: str, limit: int | None) -> ArrayDataset:
-    from sslkit.data.shapes import CLASSES, shapes
+    from sslkit.data.shapes import CLASSES, COUNTS, shapes
 
-    images, labels = shapes(split, limit)
+    images, labels = shapes(split, None if limit is None else min(limit, COUNTS[split]))
     return ArrayDataset(torch.from_numpy(images), torch.from_numpy(labels), CLASSES)
 
 
@@ -120,7 +120,7 @@ def load(
             raise ValueError(f"{what} must be at least 1, got {value!r}")
     if name == "folder":
         if root is None:
-            raise ValueError("data set 'folder' needs --data.root, the directory of images")
+            raise ValueError("data set 'folder' needs its root, the directory of images")
         folder = ImageFolder(root, size or source.size)
         folder.paths = folder.paths[:limit]
         return folder
@@ -152,7 +152,8 @@ def _stored(name: str, split: str, root: Path, download: bool) -> ArrayDataset:
     if not folder.exists():
         raise FileNotFoundError(
             f"{name} is not at {folder} ({why}): get it from {source.homepage} and unpack it "
-            "there, or name the folder it lies in with --data.root or SSLKIT_DATA"
+            "there, or name the folder it lies in by root (pretrain --data.root, evaluate --root) "
+            "or SSLKIT_DATA"
         )
     try:
         return source.read(root, split, False)

@@ -45,7 +45,8 @@ class BatchOrder(Sampler[list[int]]):
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if batch_size * world_size > n:
             raise ValueError(
-                f"batch_size {batch_size} on {world_size} process(es) is more than the {n} images"
+                f"batch_size {batch_size} on {world_size} process(es) is more than the {n} images "
+                "there are: lower it"
             )
         self.n, self.batch_size, self.seed = n, batch_size, seed
         self.rank, self.world_size = rank, world_size

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]  # float32; the stubs do not see that Python's numbers keep it
 
 _SIZE = 32
-_COUNTS = {"train": 50_000, "test": 10_000}
+COUNTS = {"train": 50_000, "test": 10_000}
 _BLOCK = 640  # images drawn together: about 64 a class keep a working array inside the cache
 _MATERIALS = {  # RGB anchors in 0..255; a colour is a random point between two of them
     "sky": [(110, 165, 230), (185, 215, 240), (245, 205, 175), (60, 85, 145)],
@@ -89,9 +89,11 @@ class _Scene:
         self.image += cover * (colour * self.light[:, None] - self.image)
 
     def weather(self) -> None:
-        """Dulls the colours and lays haze over all, as an augmentation could undo."""
+        """Dulls and tints the colours and lays haze over all, as an augmentation could undo."""
         grey = (self.image[:, :1] + self.image[:, 1:2] + self.image[:, 2:]) / 3
         self.image[:] = grey + (self.image - grey) * self.draw(0.6, 1.2)[:, None]
+        for channel in range(3):
+            self.image[:, channel] *= self.draw(0.6, 1.3)
         haze = self.draw(0.2, 0.9)[:, None]
         self.image[:] = haze + (self.image - haze) * self.draw(0.6, 1)[:, None]
 
@@ -304,9 +306,9 @@ def shapes(
     >>> [CLASSES[label] for label in labels[:3]]
     ['lighthouse', 'boat', 'fir']
     """
-    if split not in tuple(_COUNTS):
-        raise ValueError(f"split {split!r} is none of {', '.join(map(repr, _COUNTS))}")
-    n = _COUNTS[split] if n is None else n
+    if split not in tuple(COUNTS):
+        raise ValueError(f"split {split!r} is none of {', '.join(map(repr, COUNTS))}")
+    n = COUNTS[split] if n is None else n
     for name, value, least in (("n", n, 1), ("seed", seed, 0)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} {value!r} is not an integer of at least {least}")

@@ -27,8 +27,9 @@ def nt_xent(z0: Tensor, z1: Tensor, *, temperature: float | Tensor) -> Tensor:
         The loss, a scalar in nats, at least 0.
 
     Raises:
-        ValueError: shapes that differ or are not (N, D), fewer than two pairs (there would be
-            no negative), or a temperature that is not above 0.
+        ValueError: shapes that differ or are not (N, D), integers, fewer than two pairs (there
+            would be no negative), or a number not above 0 as temperature (a tensor's value is
+            not read: that would wait for the device).
 
     >>> z = torch.eye(4)
     >>> round(nt_xent(z, z, temperature=0.5).item(), 4)  # log(1 + 6 exp(-2))
@@ -39,6 +40,8 @@ def nt_xent(z0: Tensor, z1: Tensor, *, temperature: float | Tensor) -> Tensor:
             "nt_xent takes two (N, D) tensors of one shape, not "
             f"{tuple(z0.shape)} and {tuple(z1.shape)}"
         )
+    if not (z0.is_floating_point() and z1.is_floating_point()):
+        raise ValueError(f"nt_xent takes floating-point tensors, not {z0.dtype} and {z1.dtype}")
     n = len(z0)
     if n < 2:
         raise ValueError(f"nt_xent needs at least 2 pairs to have a negative, not {n}")

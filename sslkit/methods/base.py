@@ -97,9 +97,13 @@ class Method(pl.LightningModule, ABC):
 
     def configure_optimizers(self) -> dict[str, Any]:
         trainer = self.trainer
+        trainer.fit_loop.setup_data()
         total = trainer.estimated_stepping_batches
-        if math.isinf(total):
-            raise ValueError("the schedule needs an end: set trainer.max_epochs or max_steps")
+        if math.isinf(total) or total < 1:
+            raise ValueError(
+                f"the schedule needs an end after 1 step or more, not after {total}: set "
+                "trainer.max_epochs or max_steps"
+            )
         accumulated = trainer.accumulate_grad_batches
         per_step = trainer.train_dataloader.batch_size * trainer.world_size * accumulated
         per_epoch = math.ceil(trainer.num_training_batches / accumulated)

@@ -16,6 +16,10 @@ from sslkit.backbones import Backbone, build, describe
 from sslkit.training.files import write_atomically
 
 FORMAT = "sslkit backbone 1"
+FAULTS = (  # what torch.load was seen to raise over files that are no checkpoints
+    *(pickle.UnpicklingError, zipfile.BadZipFile, OSError, EOFError, RuntimeError),
+    *(LookupError, ValueError, TypeError, AttributeError),
+)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -30,11 +34,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} is not a checkpoint that loads safely: {reason}") from None
-    if not isinstance(checkpoint, dict) or "sslkit" not in checkpoint:
+    except FAULTS as error:
+        unsafe = isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error)
+        why = (
+            "it holds more than tensors and plain values" if unsafe else "damaged, or another file"
+        )
+        raise ValueError(f"{path} is not a checkpoint that loads safely: {why}") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("sslkit"), dict):
         raise ValueError(f"{path} was not written by sslkit: it has no 'sslkit' entry")
+    if not isinstance(checkpoint.get("state_dict"), dict):
+        raise ValueError(f"{path} is damaged: it has no 'state_dict'")
     return checkpoint
 
 
@@ -94,7 +103,7 @@ def load_backbone(path: str | Path) -> tuple[Backbone, dict[str, Any]]:
     backbone = build(card["backbone"])
     state = {
         name.removeprefix("backbone."): value
-        for name, value in checkpoint.get("state_dict", {}).items()
+        for name, value in checkpoint["state_dict"].items()
         if name.startswith("backbone.")
     }
     _fill(backbone.load_state_dict, state, path)
@@ -120,8 +129,10 @@ def _load_exported(path: Path) -> tuple[Backbone, dict[str, Any]]:
 def _checked(card: Any, path: Path) -> dict[str, Any]:
     needed = ("backbone", "size", "normalize")
     missing = [key for key in needed if not isinstance(card, dict) or key not in card]
-    if missing:
-        raise ValueError(f"{path} is damaged: it does not say its {', '.join(missing)}")
+    if missing or not isinstance(card["backbone"], dict):
+        raise ValueError(
+            f"{path} is damaged: it does not say its {', '.join(missing) or 'backbone'}"
+        )
     return card
 
 

@@ -1,10 +1,9 @@
 import http.server
 import threading
-import time
 
 import pytest
 
-from sslkit.dashboard import wandb_logger, wandb_run
+from sslkit.dashboard import wandb_logger
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def test_online_without_a_key_is_refused_not_asked(home, monkeypatch):
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_with_a_key_it_is_online_if_the_server_answers(home, monkeypatch, answers, capfd):
+def test_with_a_key_it_is_online_if_the_serveranswers(home, monkeypatch, answers, capfd):
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     url = f"http://127.0.0.1:{server.server_port}"
     if answers:
@@ -76,17 +75,3 @@ def test_with_a_key_it_is_online_if_the_server_answers(home, monkeypatch, answer
     if answers:
         server.shutdown()
         server.server_close()
-
-
-def test_a_server_that_hangs_costs_the_time_limit(monkeypatch):
-    released = threading.Event()
-
-    def hangs(*args, **kwargs):
-        released.wait(60)
-        raise OSError
-
-    monkeypatch.setattr(wandb_run.urllib.request, "urlopen", hangs)
-    started = time.monotonic()
-    assert not wandb_run._answers("http://nowhere", 0.2)
-    assert time.monotonic() - started < 30
-    released.set()

@@ -419,7 +419,7 @@ def test_damaged_fashion_mnist(tmp_path, name, data):
         (("cifar10", "tset"), r"unknown split of cifar10 'tset': choose from train, test.*'test'"),
         (("cifar10", "unlabeled"), r"unknown split of cifar10 'unlabeled'"),
         (("folder", "test"), r"unknown split of folder 'test': choose from train"),
-        (("folder",), r"'folder' needs --data.root"),
+        (("folder",), r"'folder' needs its root"),
         ((None,), r"unknown data set None"),
     ],
 )
