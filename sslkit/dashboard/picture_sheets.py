@@ -1,8 +1,6 @@
 """The callback that draws a run's pictures: its views at the start, its neighbours as it learns."""
 
-import contextlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -10,11 +8,12 @@ import torch
 from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
+from torch.utils.data import Subset
 
 from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
 from sslkit.data import gather
+from sslkit.evaluation import extract, nearest
 from sslkit.training import write_atomically
 
 
@@ -95,19 +94,20 @@ class PictureSheets(pl.Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run or len(order) < 2 or done:
             return
         self._drawn_at = trainer.global_step
-        with isolate_rng(), torch.no_grad(), _evaluating(pl_module):
-            features = []  # of the images, which are not kept: thousands of them are large
-            for chunk in order.split(self.batch_size):
-                images, _ = gather(dataset, chunk)
-                inputs = pl_module.eval_view(images.to(pl_module.device))
-                features.append(pl_module.backbone(inputs).float())
-            queries = min(self.images, len(order))
-            index, scores = nearest(torch.cat(features), queries, self.neighbours)
-            shown = torch.cat([torch.arange(queries)[:, None], index.cpu()], dim=1)  # (Q, 1 + K)
-            images, labels = gather(dataset, order[shown.flatten()])
+        features = extract(
+            pl_module.backbone,
+            Subset(dataset, order.tolist()),
+            pl_module.eval_view,
+            device=pl_module.device,
+            batch_size=self.batch_size,
+        ).features
+        queries = min(self.images, len(order))
+        index, scores = others(features, queries, self.neighbours)
+        shown = torch.cat([torch.arange(queries)[:, None], index], dim=1)  # (Q, 1 + K)
+        images, labels = gather(dataset, order[shown.flatten()])
         images, labels = images.unflatten(0, shown.shape), labels.view(shown.shape)
         classes = getattr(dataset, "classes", None)
-        sheet = neighbour_sheet(images[:, 0], images[:, 1:], labels, classes, scores.cpu())
+        sheet = neighbour_sheet(images[:, 0], images[:, 1:], labels, classes, scores)
         self._save(trainer, "neighbours", sheet)
 
     def _save(self, trainer: pl.Trainer, name: str, sheet: Image.Image) -> None:
@@ -119,39 +119,25 @@ class PictureSheets(pl.Callback):
                 logger.log_image(f"pictures/{name}", [sheet], step=trainer.global_step)
 
 
-def nearest(features: Tensor, queries: int, k: int) -> tuple[Tensor, Tensor]:
+def others(features: Tensor, queries: int, k: int) -> tuple[Tensor, Tensor]:
     """The nearest rows of the first ``queries`` rows by cosine, themselves left out.
 
     Args:
-        features: (N, D), any float type; a row that is not finite is nobody's neighbour.
-        queries: Q, at most N.
-        k: neighbours; N - 1 where there are no more.
+        features: (N, D). queries: Q, at most N. k: neighbours; N - 1 where there are no more.
 
     Returns:
         Indices (Q, k) and cosines (Q, k), nearest first.
 
-    >>> nearest(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), 1, 1)[0]
+    >>> others(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), 1, 1)[0]
     tensor([[2]])
     """
-    unit = F.normalize(features, dim=1)
-    cosines = (unit[:queries] @ unit.T).nan_to_num(nan=-2.0)
-    cosines[torch.arange(queries), torch.arange(queries)] = -torch.inf
-    scores, index = cosines.topk(min(k, len(features) - 1), dim=1)
-    return index, scores
+    k = min(k, len(features) - 1)
+    scores, index = nearest(features[:queries], features, k + 1)
+    itself = index == torch.arange(queries)[:, None]
+    first = itself.long().argsort(dim=1, stable=True)[:, :k]  # itself last, where it is among them
+    return index.gather(1, first), scores.gather(1, first)
 
 
 def _sample(size: int, n: int) -> Tensor:
     """The same n of ``size`` indices each time, in a random order."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(0))[:n]
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards the mode that each part was in."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in modes.items():
-            child.training = training

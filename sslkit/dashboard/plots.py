@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INK, GRID = "#1b1b1f", "#d9d9e0"
 # Okabe and Ito's palette, in an order in which neighbours differ for every kind of eye.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+PROTOCOLS = {"knn": "kNN"}  # as they are written; others as they are named
 PANELS = {
     "train/loss": "loss",
     "online/knn": "online kNN (higher is better)",
@@ -48,96 +49,79 @@ def panels(metrics: Mapping[str, Series]) -> dict[str, list[str]]:
     return {title: titles[title] for title in dict.fromkeys(order + sorted(titles))}
 
 
-def curves(
-    metrics: Mapping[str, Series],
-    *,
-    columns: int = 4,
-    format: Literal["svg", "png"] = "svg",
-) -> bytes:
-    """Draw metrics as small multiples over the step.
+def curves(metrics: Mapping[str, Series], title: str) -> bytes:
+    """Draw metrics over the step, in one panel, as SVG.
 
     A noisy series of more than 100 points is drawn faint, with its moving average on top. A
-    value that is not finite leaves a gap, and the panel says how many there are.
+    value that is not finite leaves a gap, and the axis says how many there are.
 
     Args:
         metrics: series by name, as :func:`sslkit.dashboard.metrics.read_metrics` gives them.
-        columns: panels beside one another, at least 1.
-        format: of the bytes that come back.
+        title: of the panel.
 
     Raises:
-        ValueError: if there is no metric, or ``columns`` is below 1.
+        ValueError: if there is no metric.
 
-    >>> curves({"train/loss": ([0, 1], [2.0, 1.0])})[:5]
+    >>> curves({"train/loss": ([0, 1], [2.0, 1.0])}, "loss")[:5]
     b'<?xml'
     """
-    groups = panels(metrics)
-    if not groups or columns < 1:
-        raise ValueError(f"curves need metrics and columns >= 1, not {list(metrics)}, {columns}")
-    figure, axes = _figure(len(groups), columns, title=list(groups))
-    for ax, names in zip(axes, groups.values(), strict=True):
-        for colour, name in zip(_cycle(len(names)), names, strict=True):
-            _line(ax, *metrics[name], colour, name if len(names) > 1 else None)
-        if len(names) > 1:
-            ax.legend(frameon=False, fontsize=8, labelcolor=INK)
-        wrong = sum(not math.isfinite(v) for name in names for v in metrics[name][1])
-        note = f" ({wrong} value{'s' * (wrong > 1)} not finite)" if wrong else ""
-        ax.set_xlabel(f"step{note}", color=COLOURS[1] if wrong else INK, fontsize=8)
-        if "images_per_second" in names:
-            ax.set_ylim(bottom=0)
-    return _bytes(figure, format)
+    if not metrics:
+        raise ValueError("curves need metrics, and there are none")
+    figure, ax = _figure(title)
+    for i, (name, (steps, values)) in enumerate(metrics.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        _line(ax, steps, values, colour, name if len(metrics) > 1 else None)
+    if len(metrics) > 1:
+        ax.legend(frameon=False, fontsize=8, labelcolor=INK)
+    wrong = sum(not math.isfinite(v) for _, values in metrics.values() for v in values)
+    note = f" ({wrong} value{'s' * (wrong > 1)} not finite)" if wrong else ""
+    ax.set_xlabel(f"step{note}", color=COLOURS[1] if wrong else INK, fontsize=8)
+    if "images_per_second" in metrics:
+        ax.set_ylim(bottom=0)
+    return _svg(figure)
 
 
-def scores_bar(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    columns: int = 4,
-    format: Literal["svg", "png"] = "svg",
-) -> bytes:
-    """Draw the accuracies as bars: a panel a data set, a group a protocol, a bar a backbone.
+def scores_bar(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
+    """Draw the accuracies on one data set as bars, as SVG: a group a protocol, a bar a backbone.
 
     Args:
-        rows: the contents of a run's ``evaluation/*.json``: "data", "weights", "target", and
-            "protocols" with an "accuracy" in percent each; protocols without one are left out.
-        columns: panels beside one another, at least 1.
-        format: of the bytes that come back.
+        rows: contents of a run's ``evaluation/*.json``: "weights", "target", and "protocols" with
+            an "accuracy" in percent each; protocols without one are left out.
+        title: of the panel.
 
     Raises:
-        ValueError: if no row has an accuracy, or ``columns`` is below 1.
+        ValueError: if no row has an accuracy.
 
     >>> row = {"data": "cifar10", "weights": "trained", "protocols": {"knn": {"accuracy": 61.2}}}
-    >>> scores_bar([row])[:5]
+    >>> scores_bar([row], "cifar10")[:5]
     b'<?xml'
     """
-    scores: dict[str, dict[str, dict[str, float]]] = {}  # data set, backbone, protocol
+    bars: dict[str, dict[str, float]] = {}  # backbone, protocol
     for row in rows:
         for protocol, values in row["protocols"].items():
             if "accuracy" in values:
-                bars = scores.setdefault(str(row["data"]), {}).setdefault(backbone_name(row), {})
-                bars[protocol] = float(values["accuracy"])
-    if not scores or columns < 1:
-        raise ValueError(f"scores_bar needs accuracies and columns >= 1, not {rows}, {columns}")
-    names = sorted({n for bars in scores.values() for n in bars}, key=lambda n: (n != "random", n))
-    colours = {"random": "#9a9aa5"} | dict(
-        zip([n for n in names if n != "random"], _cycle(len(names)), strict=False)
-    )
-    figure, axes = _figure(len(scores), columns, title=list(scores))
-    for ax, bars in zip(axes, scores.values(), strict=True):
-        protocols = list(dict.fromkeys(p for values in bars.values() for p in values))
-        shown = [name for name in names if name in bars]
-        width = 0.8 / len(shown)
-        for i, name in enumerate(shown):
-            x = np.arange(len(protocols)) + (i - (len(shown) - 1) / 2) * width
-            heights = [bars[name].get(protocol, math.nan) for protocol in protocols]
-            drawn = ax.bar(x, heights, 0.94 * width, color=colours[name], label=name)
-            texts = ["" if math.isnan(h) else f"{h:.1f}" for h in heights]
-            ax.bar_label(drawn, texts, fontsize=8, color=INK, padding=1)
-        ax.set_xticks(range(len(protocols)), protocols)
-        ax.set_xlim(-0.6, len(protocols) - 0.4)
-        ax.set_ylabel("accuracy, %", color=INK, fontsize=8)
-        ax.margins(y=0.12)  # room for the numbers
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08)}
-        ax.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=3, **place)
-    return _bytes(figure, format)
+                bars.setdefault(backbone_name(row), {})[protocol] = float(values["accuracy"])
+    if not bars:
+        raise ValueError(f"scores_bar needs accuracies, and there are none in {rows}")
+    names = sorted(bars, key=lambda name: (name != "random", name))
+    trained = [name for name in names if name != "random"]
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(trained)}
+    protocols = list(dict.fromkeys(p for values in bars.values() for p in values))
+    width = 0.8 / len(names)
+    figure, ax = _figure(title)
+    for i, name in enumerate(names):
+        x = np.arange(len(protocols)) + (i - (len(names) - 1) / 2) * width
+        heights = [bars[name].get(protocol, math.nan) for protocol in protocols]
+        drawn = ax.bar(x, heights, 0.94 * width, color=colours.get(name, "#9a9aa5"), label=name)
+        texts = ["" if math.isnan(h) else f"{h:.1f}" for h in heights]
+        ax.bar_label(drawn, texts, fontsize=8, color=INK, padding=1)
+    ax.set_xticks(range(len(protocols)), [PROTOCOLS.get(p, p) for p in protocols])
+    ax.set_xlim(-0.6, len(protocols) - 0.4)
+    ax.set_ylabel("accuracy, %", color=INK, fontsize=8)
+    ax.margins(y=0.12)  # room for the numbers
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08)}
+    ax.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=3, **place)
+    return _svg(figure)
 
 
 def backbone_name(row: Mapping[str, Any]) -> str:
@@ -150,31 +134,22 @@ def backbone_name(row: Mapping[str, Any]) -> str:
     return str(row.get("target", weights)) if weights == "timm" else weights
 
 
-def _cycle(n: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(n)]
-
-
-def _figure(n: int, columns: int, title: list[str]) -> tuple[Figure, list[Axes]]:
+def _figure(title: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    columns = min(columns, n)
-    lines = -(-n // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.5 * lines), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel().tolist()
-    for ax in grid[n:]:
-        ax.remove()
-    for ax, text in zip(grid, title, strict=False):
-        ax.set_title(text, color=INK, fontsize=10, loc="left")
-        ax.grid(axis="y", color=GRID, linewidth=0.8)
-        ax.set_axisbelow(True)
-        ax.patch.set_visible(False)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        ax.spines["bottom"].set_color(INK)
-        ax.tick_params(colors=INK, labelsize=8, length=0)
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        ax.yaxis.set_major_locator(MaxNLocator(5))
-    return figure, grid[:n]
+    figure = Figure(figsize=(3.6, 2.5), layout="constrained")
+    ax = figure.subplots()
+    ax.set_title(title, color=INK, fontsize=10, loc="left")
+    ax.grid(axis="y", color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.patch.set_visible(False)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.spines["bottom"].set_color(INK)
+    ax.tick_params(colors=INK, labelsize=8, length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    return figure, ax
 
 
 def _line(
@@ -217,13 +192,7 @@ def _average(values: np.ndarray, weight: float) -> np.ndarray:
     return out
 
 
-def _bytes(figure: Figure, format: str) -> bytes:
+def _svg(figure: Figure) -> bytes:
     out = io.BytesIO()
-    figure.savefig(
-        out,
-        format=format,
-        dpi=150,
-        transparent=format == "svg",
-        metadata={"Date": None} if format == "svg" else None,
-    )
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return out.getvalue()

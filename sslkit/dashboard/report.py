@@ -11,7 +11,16 @@ from typing import Any
 
 from sslkit.dashboard._style import STYLE
 from sslkit.dashboard.metrics import Series, read_metrics
-from sslkit.dashboard.plots import COLOURS, GRID, INK, backbone_name, curves, panels, scores_bar
+from sslkit.dashboard.plots import (
+    COLOURS,
+    GRID,
+    INK,
+    PROTOCOLS,
+    backbone_name,
+    curves,
+    panels,
+    scores_bar,
+)
 from sslkit.training import write_atomically
 
 CAPTIONS = {
@@ -95,11 +104,13 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> str:
     if not evaluations:
         return head + _note("Not evaluated yet: no evaluation/*.json.")
     protocols = list(dict.fromkeys(p for row in evaluations for p in row["protocols"]))
-    numbers = "".join(f'<th class="n">{escape(protocol)}</th>' for protocol in protocols)
-    lines = [f"<th>data</th><th>weights</th>{numbers}<th>backbone</th>"]
-    rows = sorted(evaluations, key=lambda r: (str(r["data"]), r.get("weights") != "random"))
+    titles = [PROTOCOLS.get(protocol, protocol) for protocol in protocols]
+    numbers = "".join(f'<th class="n">{escape(title)}</th>' for title in titles)
+    lines = [f"<th>data</th><th>training images</th><th>weights</th>{numbers}<th>backbone</th>"]
+    rows = sorted(evaluations, key=lambda row: (_scored_on(row), row.get("weights") != "random"))
     for row in rows:
-        cells = [f"<td>{escape(text)}</td>" for text in (str(row["data"]), backbone_name(row))]
+        texts = (str(row["data"]), str(row.get("n_train", "")), backbone_name(row))
+        cells = [f"<td>{escape(text)}</td>" for text in texts]
         cells += [f'<td class="n">{_cell(row["protocols"].get(p, {}))}</td>' for p in protocols]
         cells.append(f"<td>{escape(str(row.get('backbone', '')))}</td>")
         lines.append("".join(cells))
@@ -109,10 +120,16 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> str:
         row for row in rows if any("accuracy" in values for values in row["protocols"].values())
     ]
     figures = []
-    for data in dict.fromkeys(row["data"] for row in with_accuracy):
-        bars = scores_bar([row for row in with_accuracy if row["data"] == data])
-        figures.append(_plot(bars, f"accuracy on {data}"))
+    for title in sorted(set(map(_scored_on, with_accuracy))):
+        bars = scores_bar([row for row in with_accuracy if _scored_on(row) == title], title)
+        figures.append(_plot(bars, f"accuracy on {title}"))
     return text + f'<div class="plots">{"".join(figures)}</div>'
+
+
+def _scored_on(row: Mapping[str, Any]) -> str:
+    """Scores compare only where the same number of images was trained on."""
+    images = f", {row['n_train']:,} training images" if "n_train" in row else ""
+    return f"{row['data']}{images}"
 
 
 def _cell(values: Mapping[str, Any]) -> str:
@@ -134,7 +151,7 @@ def _curves(metrics: Mapping[str, Series]) -> str:
     if not groups:
         return head + _note("No metrics yet.")
     plots = (
-        _plot(curves({name: metrics[name] for name in names}), title)
+        _plot(curves({name: metrics[name] for name in names}, title), title)
         for title, names in groups.items()
     )
     return f'{head}<div class="plots">{"".join(plots)}</div>'

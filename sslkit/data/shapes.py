@@ -3,6 +3,7 @@
 It exists so that a method can be tried in minutes with nothing downloaded, and it is made to teach
 every kind of self-supervision fairly: scenes have an up and a down, things have parts in a layout,
 and colours follow materials, which classes share, so that neither pixels nor colours name a class.
+The file is long because the ten drawings are in it.
 """
 
 import hashlib

@@ -47,6 +47,7 @@ class SimCLR(Method):
         self.loss = NTXentLoss(temperature)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        x0, x1 = batch.views
-        z0, z1 = self.projector(self.backbone(torch.cat([x0, x1]))).chunk(2)
+        if len(batch.views) != 2:
+            raise ValueError(f"SimCLR takes two views an image, not {len(batch.views)}")
+        z0, z1 = self.projector(self.backbone(torch.cat(batch.views))).chunk(2)
         return {"loss": self.loss(z0, z1)}

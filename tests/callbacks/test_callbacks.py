@@ -1,17 +1,20 @@
 import logging
 import math
+import os
+import signal
 
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from sslkit.backbones import ResNet9
-from sslkit.callbacks import FiniteLoss, OnlineSignals
+from sslkit.callbacks import FiniteLoss, OnlineSignals, SafeInterrupt
 from sslkit.callbacks.online import collapsed
+from sslkit.dashboard import CSVLogger, read_metrics
 from sslkit.data import DataModule
 from sslkit.evaluation import Features, extract, knn
 from sslkit.methods import SimCLR
-from sslkit.training import Optimizer
+from sslkit.training import Optimizer, read_checkpoint
 from sslkit.views import SimCLRViews
 
 
@@ -97,3 +100,48 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
 def test_bad_input(options):
     with pytest.raises(ValueError, match="OnlineSignals takes"):
         OnlineSignals(**options)
+
+
+class Ask(pl.Callback):
+    """Sends a signal to this process after some batch; counts the losses that are logged."""
+
+    def __init__(self, number, batch):
+        self.number, self.batch = number, batch
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if batch_idx == self.batch:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_a_whole_step_that_is_logged(tmp_path, number):
+    method, data = parts(limit=200)
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    guarded = trainer(
+        tmp_path,
+        Ask(number, 4),  # the first of two accumulated batches
+        SafeInterrupt(tmp_path / "last.ckpt"),
+        max_epochs=2,
+        accumulate_grad_batches=2,
+        log_every_n_steps=1,
+    )
+    table = CSVLogger(tmp_path)
+    guarded.loggers = [table]
+    with pytest.raises(SystemExit):
+        guarded.fit(method, datamodule=data)
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 3
+    table.flush()
+    assert read_metrics(table.path)["train/loss"][0] == [0, 1, 2]
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_signal_handlers_are_given_back_after_an_error(tmp_path):
+    method, data = parts()
+    method.objective = lambda batch: {"loss": method.backbone(batch.views[0]).sum() * math.nan}
+    before = signal.getsignal(signal.SIGINT)
+    guards = [FiniteLoss(), SafeInterrupt(tmp_path / "last.ckpt")]
+    with pytest.raises(ValueError, match="nothing was saved yet"):
+        trainer(tmp_path, *guards, max_epochs=1, log_every_n_steps=1).fit(method, datamodule=data)
+    assert signal.getsignal(signal.SIGINT) == before

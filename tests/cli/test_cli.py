@@ -1,11 +1,21 @@
+import csv
+import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from PIL import Image
 
-from sslkit.cli import main
+from sslkit.backbones import ResNet9
+from sslkit.cli import evaluate, main
+from sslkit.cli.arguments import config_names
+from sslkit.cli.help import help_of
+from sslkit.data import DATASETS
+from sslkit.evaluation import PROTOCOLS
+from sslkit.training import export_backbone
 
 
 def answer(capsys, *argv):
@@ -48,6 +58,31 @@ def test_help_is_quick_and_light():
         (["pretrain", "--config", "simclr_shapes", "--model", "BYOL"], "would drop"),
         (["pretrain", "--config", "simclr_shapes", "--trainer.accelerator", "gpu"], "gpu"),
         (["pretrain", "--resume", "runs/none"], "no run folder to resume at runs/none"),
+        (
+            ["pretrain", "--config", "simclr_shapes", "--model.optimizer.name", "adam"],
+            "model.optimizer.name must be one of sgd, adamw, lars, not adam",
+        ),
+        (
+            ["pretrain", "--config", "simclr_shapes", "--model.temperature", "nan"],
+            "model.temperature must be a number, not nan",
+        ),
+        (
+            ["pretrain", "--config", "simclr_shapes", "--model.backbone", "ResNet8"],
+            "choose from ResNet, ResNet9, Timm",
+        ),
+        (
+            ["pretrain", "--config", "simclr_shapes", "--trainer.max_epochs", "-1"],
+            "the schedule needs an end",
+        ),
+        (
+            ["pretrain", "--config", "simclr_shapes", "--trainer.limit_train_batches", "0"],
+            "leaves nothing to train on",
+        ),
+        (["pretrain", "--config", "simclr_shapes", "--trainer.accelerator", "x"], "'x'"),
+        (["pretrain", "--config", "simclr_shapes", "--data.limit", "9"], "9 images there are"),
+        (["pretrain", "--config", "simclr_shapes", "--name", ""], "a folder's name"),
+        (["pretrain", "--config", "simclr_shapes", "--out", "/proc/x"], "/proc/x"),
+        (["evaluate", "random", "--data", "shapes", "--out", "/proc/x"], "/proc/x"),
         (["evaluate", "runs/none", "--data", "shapes"], "no run folder"),
         (["evaluate", "random"], "data"),
         (["evaluate", "random", "--data", "shapes", "--protocol", "svm"], "choose from knn"),
@@ -89,11 +124,66 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch):
     assert (code, "--resume" in error) == (2, True)
     code, error = answer(capsys, "pretrain", "--resume", str(run), "--model.temperature", "0.1")
     assert (code, "--model.temperature" in error) == (2, True)
-    assert main(["pretrain", "--resume", str(run), "--trainer.max_epochs", "2"]) == 0
+    with FileLock(run / ".lock"):
+        code, error = answer(capsys, "pretrain", "--resume", str(run), "--trainer.max_epochs", "2")
+        assert (code, "in use by another process" in error) == (2, True)
+    assert main(["pretrain", f"--resume={run}/", "--trainer.max_epochs", "2"]) == 0
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    # Four batches an epoch, fewer than log_every_n_steps: each epoch is logged all the same.
+    assert [row["step"] for row in rows if row["train/loss"]] == ["3", "7"]
+    assert all(float(row["lr"]) > 0 for row in rows if row["train/loss"])
+    assert {"images_per_second", "online/knn", "online/rankme"} <= set(rows[0])
+    config = (run / "config.yaml").read_text()
+    code, error = answer(capsys, "pretrain", "--resume", str(run), "--trainer.max_epochs", "1")
+    assert (code, "has done its 2 epochs, 8 steps" in error) == (2, True)
+    assert (run / "config.yaml").read_text() == config
     argv = ["evaluate", str(run), "random", "--data", "shapes", "--limit", "100"]
-    assert main(argv) == 0
-    assert "| random | shapes |" in capsys.readouterr().out
-    assert len(list((run / "evaluation").glob("*.json"))) == 2
+    assert main([*argv, "--protocol", "knn"]) == 0
+    assert main([*argv, "--protocol", "linear"]) == 0
+    assert "| random | shapes | 100 |" in capsys.readouterr().out
+    files = sorted((run / "evaluation").glob("*.json"))
+    assert [path.stem for path in files] == ["shapes-limit100", "shapes-limit100-random"]
+    for path in files:
+        assert set(json.loads(path.read_text())["protocols"]) == {"knn", "linear"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_scores_go_to_the_folder_of_what_was_scored(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        evaluate,
+        "evaluate",
+        lambda *_, **__: {
+            "data": "shapes",
+            "protocols": {"knn": {"accuracy": 50.0}},
+            "n_train": 9,
+            "n_test": 9,
+        },
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        card = {"size": 32, "normalize": "half", "step": 1}
+        (tmp_path / name).mkdir()
+        export_backbone(ResNet9(4), tmp_path / name / "backbone.safetensors", card)
+    argv = ["a", "random", "b/backbone.safetensors", "random", "--data", "shapes"]
+    assert main(["evaluate", *argv]) == 0
+    assert "the scores of b/backbone.safetensors are in no file" in capsys.readouterr().err
+    written = sorted(str(path) for path in Path().rglob("*.json") if path.parent.name != "b")
+    assert written == [
+        "a/backbone.json",
+        "a/evaluation/shapes-random.json",
+        "a/evaluation/shapes.json",
+    ]
+    assert json.loads(Path("a/evaluation/shapes.json").read_text())["target"] == "a"
+    assert main(["evaluate", "a", "b", "--data", "shapes", "--out", "o"]) == 0
+    assert sorted(path.name for path in Path("o").iterdir()) == ["a-shapes.json", "b-shapes.json"]
+
+
+def test_help_names_every_data_set_and_protocol():
+    text = help_of("evaluate")
+    named = [name for name, source in DATASETS.items() if "test" in source.splits]
+    assert all(name in text for name in [*named, *PROTOCOLS])
+    assert all(name in help_of("pretrain") for name in config_names())
 
 
 def test_damaged_images_are_named_in_the_runs_log(tmp_path, capsys):

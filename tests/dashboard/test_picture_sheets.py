@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import WandbLogger
 from torch import nn
 
 from sslkit.dashboard import PictureSheets
-from sslkit.dashboard.picture_sheets import nearest
+from sslkit.dashboard.picture_sheets import others
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -129,9 +129,9 @@ def test_neighbours_come_in_their_epochs_and_once_at_the_end(tmp_path, every, ep
     assert callback.saved == [(0, "views"), *((epoch, "neighbours") for epoch in epochs)]
 
 
-def test_nearest_agrees_with_a_loop():
+def test_others_agree_with_a_loop():
     features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    index, scores = nearest(features, 5, 3)
+    index, scores = others(features, 5, 3)
     for q in range(5):
         cosine = [
             -2.0 if i == q else float(f @ features[q] / f.norm() / features[q].norm())
@@ -142,11 +142,13 @@ def test_nearest_agrees_with_a_loop():
         assert scores[q].tolist() == pytest.approx([cosine[i] for i in best])
 
 
-def test_nearest_with_few_rows_zeros_and_nan():
-    index, scores = nearest(torch.tensor([[0.0, 0], [1, 0], [torch.nan, 1], [1, 1]]), 2, 9)
-    assert index.shape == (2, 3)
-    assert index[1].tolist() == [3, 0, 2]
-    assert scores[1].tolist() == pytest.approx([2**-0.5, 0, -2])
+def test_others_leave_out_the_query_even_among_its_copies():
+    copies = torch.tensor([[1.0, 0]] * 5 + [[0.0, 1]])
+    index, _ = others(copies, 5, 2)
+    assert all(row not in index[row] and 5 not in index[row] for row in range(5))
+    index, scores = others(torch.tensor([[1.0, 0], [0, 1], [1, 1]]), 2, 9)
+    assert index.tolist() == [[2, 1], [2, 0]]
+    assert scores[0].tolist() == pytest.approx([2**-0.5, 0])
 
 
 @pytest.mark.parametrize(

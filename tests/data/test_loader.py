@@ -75,3 +75,15 @@ def test_resumes_in_mid_epoch(make, workers):
 def test_bad_input(n, size, world, message):
     with pytest.raises(ValueError, match=message):
         BatchOrder(n, size, world_size=world)
+
+
+@pytest.mark.parametrize("data", [resident(20), Streamed(20)])
+def test_an_epoch_that_is_cut_short_is_followed_by_a_whole_one(data):
+    loader = Loader(data, BatchOrder(20, 2))
+    for _, _ in zip(range(4), loader, strict=False):
+        pass
+    assert loader.state_dict() == {"position": 4}
+    assert len(rows(loader)) == 10
+    loader.load_state_dict({"position": 4})
+    assert len(rows(loader)) == 6
+    assert len(rows(loader)) == 10

@@ -13,6 +13,7 @@ from sslkit.evaluation import (
     alignment,
     evaluate,
     extract,
+    feature_std,
     knn,
     linear,
     nearest,
@@ -113,3 +114,52 @@ def test_evaluate_bad_names():
         evaluate(ResNet9(4), EvaluationView(32), "shapes", ["svm"])
     with pytest.raises(ValueError, match="cifar10"):
         evaluate(ResNet9(4), EvaluationView(32), "cifar11", ["knn"])
+
+
+def test_the_test_split_picks_nothing():
+    train, test = clusters(400, 0), clusters(200, 1)
+    shuffled = Features(test.features, test.labels[torch.randperm(200)])
+    scores, others = linear(train, test), linear(train, shuffled)
+    for key in ("l2", "validation_accuracy"):
+        assert scores[key] == others[key]
+    assert scores["accuracy"] != others["accuracy"]
+
+
+def test_fit_in_float32_is_as_good_as_in_float64_at_the_weakest_penalty():
+    x, y = clusters(400, 0)
+
+    def objective(weight):
+        logits = nn.functional.linear(x.double(), weight[:, :-1].double(), weight[:, -1].double())
+        return nn.functional.cross_entropy(logits, y) + 5e-7 * weight[:, :-1].square().sum()
+
+    single = fit(x, y, 1e-6, torch.zeros(4, 7))
+    double = fit(x.double(), y, 1e-6, torch.zeros(4, 7, dtype=torch.float64))
+    assert objective(single).item() == pytest.approx(objective(double).item(), rel=1e-4)
+
+
+def test_knn_reports_the_k_it_used():
+    train = clusters(15, 0)
+    scores = knn(train, train)
+    assert scores["k"] == 15
+    assert scores["accuracy"] == scores["accuracy_k15"]
+
+
+@pytest.mark.parametrize("options", [{"ks": (1, 0)}, {"ks": ()}, {"temperature": 0.0}])
+def test_knn_refuses_what_has_no_answer(options):
+    with pytest.raises(ValueError, match="kNN takes ks of at least 1 and a temperature above 0"):
+        knn(clusters(9, 0), clusters(9, 1), **options)
+
+
+def test_protocols_need_labels():
+    unlabelled = Features(torch.randn(30, 6), torch.full((30,), -1))
+    for protocol in (knn, linear):
+        with pytest.raises(ValueError, match="needs labels, but some are -1"):
+            protocol(clusters(30, 0), unlabelled)
+
+
+def test_signals_need_two_rows_of_one_shape():
+    for signal in (feature_std, rankme, uniformity):
+        with pytest.raises(ValueError, match=r"N of at least 2, not \(1, 5\)"):
+            signal(torch.randn(1, 5))
+    with pytest.raises(ValueError, match=r"one shape, not \(4, 3\) and \(1, 3\)"):
+        alignment(torch.randn(4, 3), torch.randn(1, 3))

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -83,3 +85,53 @@ def test_checkpoint_is_safe_and_gives_the_backbone_back(tmp_path):
 def test_bad_temperature():
     with pytest.raises(ValueError, match="above 0, not -1"):
         SimCLR(ResNet9(4), SimCLRViews(32), temperature=-1)
+
+
+def test_more_or_fewer_views_than_two_are_refused():
+    with pytest.raises(ValueError, match="two views an image, not 3"):
+        method().objective(Batch(tuple(torch.randn(3, 4, 3, 32, 32)), None, None, None))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_schedule_counts_steps_and_images_of_a_whole_step():
+    rates = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    model = method()
+    model.optimizer = Optimizer(name="sgd", lr=0.256, warmup_epochs=1)
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accumulate_grad_batches=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Rates()],
+    )
+    trainer.fit(model, datamodule=DataModule("shapes", limit=64, batch_size=8))
+    # 8 batches are 4 steps an epoch, of 16 images: a peak of 0.256 * 16 / 256, 12 steps in all.
+    steps = rates[::2]
+    peak = 0.016
+    assert steps[:4] == pytest.approx([peak * i / 4 for i in (1, 2, 3, 4)])
+    cosine = [peak * 0.5 * (1 + math.cos(math.pi * i / 8)) for i in range(8)]
+    assert steps[4:] == pytest.approx(cosine)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_weights_in_bfloat16_train():
+    model = method()
+    trainer = pl.Trainer(
+        max_steps=1,
+        precision="bf16-true",
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=DataModule("shapes", limit=16, batch_size=8))
+    assert next(model.parameters()).dtype == torch.bfloat16

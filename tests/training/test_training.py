@@ -1,11 +1,13 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from sslkit.backbones import ResNet, ResNet9
+from sslkit.backbones import ResNet, ResNet9, Timm, describe
 from sslkit.training import (
+    AtomicCheckpointIO,
     Optimizer,
     decay_groups,
     export_backbone,
@@ -110,4 +112,70 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
         load_backbone(path)
     (tmp_path / "backbone.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"needs backbone\.json"):
+        load_backbone(path)
+
+
+def test_lars_adapts_without_decay_too():
+    steps = []
+    for weight_decay in (0.0, 1e-9):
+        torch.manual_seed(0)
+        net = nn.Linear(3, 2)
+        before = net.weight.detach().clone()
+        optimizer = Optimizer(lr=1.0, lr_scaling="none", weight_decay=weight_decay).build(net, 256)
+        net(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        steps.append((net.weight.detach() - before).norm().item())
+    assert steps[0] == pytest.approx(steps[1], rel=1e-3)
+
+
+def test_tokens_and_positions_go_without_decay():
+    vit = Timm("vit_tiny_patch16_224", options={"img_size": 32})
+    spared = {id(p) for p in decay_groups(vit, 0.1)[1]["params"]}
+    named = dict(vit.named_parameters())
+    assert {id(named[f"model.{name}"]) for name in ("cls_token", "pos_embed")} <= spared
+    assert id(named["model.patch_embed.proj.weight"]) not in spared
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, io = tmp_path / "folder" / "last.ckpt", AtomicCheckpointIO()
+    io.save_checkpoint({"step": 1}, path)
+
+    def killed(content, file):
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(OSError, match="no space"):
+        io.save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+def write_checkpoint(path, backbone, step):
+    state = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    card = {"backbone": describe(backbone), **CARD}
+    torch.save({"sslkit": card, "state_dict": state, "global_step": step}, path)
+
+
+@pytest.mark.parametrize(("step", "newer"), [(20, True), (10, False)])
+def test_of_a_run_folder_the_newer_of_export_and_checkpoint_is_taken(tmp_path, step, newer):
+    exported, last = ResNet9(4), ResNet9(4)
+    export_backbone(exported, tmp_path / "backbone.safetensors", {**CARD, "step": 10})
+    (tmp_path / "checkpoints").mkdir()
+    write_checkpoint(tmp_path / "checkpoints" / "last.ckpt", last, step)
+    backbone, card = load_backbone(tmp_path)
+    expected = last if newer else exported
+    assert torch.equal(backbone.stem[0].weight, expected.stem[0].weight)
+    assert card["step"] == step
+
+
+def test_damaged_files_get_one_line(tmp_path):
+    path = tmp_path / "x.ckpt"
+    path.write_text("hello")
+    with pytest.raises(ValueError, match="loads safely: damaged, or another file"):
+        read_checkpoint(path)
+    torch.save({"sslkit": {}, "state_dict": 5}, path)
+    with pytest.raises(ValueError, match="no 'state_dict'"):
+        read_checkpoint(path)
+    torch.save({"sslkit": {"size": 32}, "state_dict": {}}, path)
+    with pytest.raises(ValueError, match="does not say its backbone, normalize"):
         load_backbone(path)

@@ -107,3 +107,10 @@ def test_evaluation_view_leaves_pixels_of_the_right_size_alone():
 def test_bad_input(options, message):
     with pytest.raises(ValueError, match=message):
         SimCLRViews(**{"size": 32, **options})
+
+
+def test_statistics_may_be_given_as_numbers():
+    images = torch.rand(2, 3, 8, 8)
+    named, given = EvaluationView(8, "half"), EvaluationView(8, ([0.5] * 3, [0.5] * 3))
+    assert torch.equal(named(images), given(images))
+    torch.testing.assert_close(given.denormalize(given(images)), images)
