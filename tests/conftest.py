@@ -1,4 +1,5 @@
 import logging
+import sys
 
 import pytest
 
@@ -11,3 +12,11 @@ def logger_as_it_was():
     yield
     logger.handlers[:], logger.propagate = handlers, propagate
     logger.setLevel(level)
+
+
+@pytest.fixture
+def few_test_images(monkeypatch):
+    """The embedded set with a test split that is scored in a second."""
+    import sslkit.data.shapes  # noqa: F401 - the name is the function's in the package
+
+    monkeypatch.setitem(sys.modules["sslkit.data.shapes"].COUNTS, "test", 500)

@@ -40,7 +40,7 @@ def read(root, split, download):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, few_test_images):
     """An empty folder with data sets in it, as a user has them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SSLKIT_DATA", str(tmp_path / "data"))

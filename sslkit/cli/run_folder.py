@@ -71,7 +71,7 @@ def check_resumed(trainer: pl.Trainer, config: dict[str, Any], checkpoint: dict[
             changed.append(f"{key} (was {then}, is {now})")
     if changed:
         raise ValueError(f"the checkpoint is of another configuration: {'; '.join(changed)}")
-    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     ends = (trainer.max_epochs, done), (trainer.max_steps, checkpoint["global_step"])
     if any(most not in (None, -1) and most <= now for most, now in ends):
         raise ValueError(
