@@ -46,7 +46,7 @@ def main() -> None:
     config = yaml.safe_load((Path(runs[0]["folder"]) / "config.yaml").read_text())
     record = {
         **runs[0]["provenance"],
-        "command": shlex.join(["python", "eval/measure.py", *sys.argv[1:]]),
+        "command": command(args),
         "config": {k: v for k, v in config.items() if k not in ("name", "out", "seed_everything")},
         "runs": [{k: v for k, v in r.items() if k not in ("folder", "provenance")} for r in runs],
     }
@@ -54,6 +54,14 @@ def main() -> None:
     path = args.results / f"{args.config}.json"
     path.write_text(json.dumps(record, indent=2) + "\n")
     print(path)
+
+
+def command(args: argparse.Namespace) -> str:
+    """What measures the same elsewhere: the arguments less the folders of this machine."""
+    words = ["python", "eval/measure.py", args.config, "--data", *args.data]
+    words += ["--seeds", *map(str, args.seeds)] if args.seeds != [0] else []
+    words += ["--limit", str(args.limit)] if args.limit else []
+    return shlex.join([*words, *(["--", *args.options] if args.options else [])])
 
 
 def measure(args: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -129,10 +137,14 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit measured, with `-dirty` where the tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    done = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """The commit measured, with `-dirty` where the tree differs from it, results apart."""
+
+    def git(*command: str) -> str:
+        done = subprocess.run(["git", *command], cwd=RESULTS.parent, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "-uno", "--", ":/", ":(top,exclude)eval/results")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
 
 
 def hardware() -> str:

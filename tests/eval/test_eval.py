@@ -51,6 +51,9 @@ def test_measure_leaves_a_record(tmp_path):
     record = json.loads((tmp_path / "simclr_shapes.json").read_text())
     assert record["config"]["model"]["init_args"]["backbone"]["init_args"]["width"] == 2
     assert record["hardware"]
+    expected = "python eval/measure.py simclr_shapes --data shapes --limit 300 -- --model.backbone"
+    assert record["command"].startswith(expected)
+    assert str(tmp_path) not in json.dumps(record)
     assert record["versions"]["torch"]
     (first,) = record["runs"]
     assert first["seed"] == 0
