@@ -72,11 +72,16 @@ class Progress(ProgressBar):
 class Throughput(pl.Callback):
     """Logs ``images_per_second``: images of all processes over the time between two logged steps.
 
-    Pauses between epochs (online signals, checkpoints) are left out.
+    Pauses between epochs (online signals, checkpoints) are left out. The logging interval is
+    lowered to the length of an epoch, so that every epoch is logged, however short.
     """
 
     def __init__(self) -> None:
         self._images, self._started = 0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        batches = max(trainer.num_training_batches // trainer.accumulate_grad_batches, 1)
+        trainer.log_every_n_steps = min(trainer.log_every_n_steps, batches)
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self._images, self._started = 0, time.perf_counter()

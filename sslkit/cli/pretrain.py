@@ -28,10 +28,11 @@ def run(argv: list[str]) -> int:
     """Train; returns the exit code."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning 2.6 under torch 2.14; nothing that a user could mend.
+    # Lightning's, of nothing that a user could mend.
     warnings.filterwarnings("ignore", "`isinstance\\(treespec", FutureWarning)
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", "It is recommended to use `self.log\\('online/")
+    warnings.filterwarnings("ignore", "The number of training batches")
     if resumed := values(argv, "--resume"):
         run_dir = Path(resumed[-1])
         return pretrain(_resumed(argv, run_dir), run_dir, resume=True)
@@ -70,9 +71,7 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
             # Whatever is wrong with the data is said before there is a folder.
             memory = hold_log()
             data.setup("fit")
-            batches = BatchOrder(len(data.dataset), data.batch_size, world_size=trainer.world_size)
-            # Every epoch is logged, however short.
-            trainer.log_every_n_steps = min(trainer.log_every_n_steps, len(batches))
+            BatchOrder(len(data.dataset), data.batch_size, world_size=trainer.world_size)
             stack.enter_context(held(run_dir, new=not resume))
             _begin(cli, trainer, run_dir, checkpoint)
             log_to(run_dir / "sslkit.log", memory)

@@ -82,7 +82,9 @@ def _summary(about: Mapping[str, Any], metrics: Mapping[str, Series]) -> str:
     facts = {
         str(key).replace("_", " "): value
         for key, value in about.items()
-        if isinstance(value, str | int | float) and len(str(value)) <= 60 and key != "format"
+        if isinstance(value, str | int | float)
+        and len(str(value)) <= 60
+        and key not in ("format", "step")
     }
     steps = [step for series, _ in metrics.values() for step in series]
     if steps:
