@@ -69,6 +69,8 @@ def measure(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     folder = args.out / f"{args.config}-seed{seed}"
     began = {"options": args.options, **provenance("")}
     notes = folder.with_name(f"{folder.name}.measure.json")
+    if folder.exists() and not notes.exists():
+        raise SystemExit(f"{folder} is a run of something else: give another --out")
     kept = json.loads(notes.read_text()) if notes.exists() else {"began": began, "seconds": 0.0}
     for key in ("options", "commit", "hardware", "versions"):
         if kept["began"][key] != began[key]:

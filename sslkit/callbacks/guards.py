@@ -13,7 +13,8 @@ import torch
 class FiniteLoss(pl.Callback):
     """Ends training with a ValueError when the loss is NaN or infinite, before it is checkpointed.
 
-    The loss is read, which waits for the device, when a step is logged and at an epoch's end.
+    The loss is read, which waits for the device, when a step is logged or saved and at an
+    epoch's end.
     """
 
     def __init__(self) -> None:
@@ -29,14 +30,14 @@ class FiniteLoss(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._check(trainer)
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._check(trainer)
+
     def _check(self, trainer: pl.Trainer) -> None:
         if self._loss is not None and not math.isfinite(self._loss.item()):
-            saver = trainer.checkpoint_callback
-            saved = (saver and saver.last_model_path) or (saver and saver.best_model_path)
             raise ValueError(
                 f"the loss is {self._loss.item()} at step {trainer.global_step}: try a lower "
-                "learning rate, a longer warm-up or float32; "
-                f"{'the last checkpoint is from before' if saved else 'nothing was saved yet'}"
+                "learning rate, a longer warm-up or float32; no checkpoint holds it"
             )
 
 

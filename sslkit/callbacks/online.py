@@ -57,7 +57,10 @@ class OnlineSignals(pl.Callback):
         due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if not self.every_n_epochs or not (due or last) or not trainer.is_global_zero:
             return
-        signals = self.measure(pl_module, trainer.datamodule.dataset)
+        dataset = trainer.datamodule.dataset
+        if len(dataset) < 4:  # two queries and two that vote
+            return
+        signals = self.measure(pl_module, dataset)
         for name, value in signals.items():
             pl_module.log(f"online/{name}", value, rank_zero_only=True, prog_bar=name == "knn")
         if collapsed(signals):

@@ -42,7 +42,8 @@ class PretrainCLI(LightningCLI):
         # jsonargparse reads a limit of 1 batch as 1.0, which to Lightning is every batch.
         key = "limit_train_batches"
         given = [(config.get("trainer") or {}).get(key) for config in read_configs(args)]
-        if "1" in [str(value) for value in (*given, *values(args, f"--trainer.{key}"))][-1:]:
+        given += values(args, f"--trainer.{key}")
+        if [str(value) for value in given if value is not None][-1:] == ["1"]:
             self.config.trainer[key] = 1
 
     def instantiate_classes(self) -> None:

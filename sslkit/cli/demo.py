@@ -5,17 +5,19 @@ from pathlib import Path
 
 from sslkit.cli import evaluate, pretrain
 
+OWN = ("--config", "--name", "--out", "--resume", "--trainer.devices", "--trainer.num_nodes")
+ONE = ("--trainer.devices", "1")  # each process would run the whole demo
 LIMIT = 10_000  # training images that the evaluation uses
 
 
 def run(argv: list[str]) -> int:
     """Pretrain, evaluate, print the table; returns the exit code."""
-    taken = [arg for arg in argv if arg.startswith(("--config", "--name", "--out", "--resume"))]
+    taken = [arg for arg in argv if arg.startswith(OWN)]
     if taken:
         raise ValueError(f"the demo sets {taken[0]} itself; sslkit pretrain takes it")
     started = time.perf_counter()
     run_dir = _free(Path("runs"))
-    code = pretrain.run(["--config", "simclr_shapes", "--name", run_dir.name, *argv])
+    code = pretrain.run(["--config", "simclr_shapes", "--name", run_dir.name, *ONE, *argv])
     if code:
         return code
     results = evaluate.score([str(run_dir), "random"], ["shapes"], ["knn", "linear"], limit=LIMIT)

@@ -20,8 +20,6 @@ from sslkit.evaluation.suite import check_protocols
 from sslkit.training import load_backbone, write_atomically
 from sslkit.views import EvaluationView
 
-SECONDS_TO_ANSWER = 3.0
-
 
 def run(argv: list[str]) -> int:
     """Evaluate; returns the exit code."""
@@ -52,16 +50,17 @@ def score(
     """Every target on every data set; each result goes to its file as soon as it is there."""
     check_protocols(protocols)
     device = _device(device)
-    loaded, last, folder = [], None, None
+    loaded, last, folder, trained = [], None, None, ""
     for target in targets:  # all of them before the first is scored
         last = _load(target, last)
         if target != "random":  # which belongs to the target before it
-            folder = Path(target) if Path(target).is_dir() else None
-        loaded.append((target, *last, folder))
+            folder, trained = Path(target) if Path(target).is_dir() else None, f"{target}-"
+        name = _file_name(f"{trained}random" if target == "random" else target)
+        loaded.append((target, *last, folder, name))
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
     results = []
-    for target, backbone, card, folder in loaded:
+    for target, backbone, card, folder, title in loaded:
         view = EvaluationView(card["size"], card["normalize"])
         backbone.to(device)
         of_target = []
@@ -76,7 +75,7 @@ def score(
             of_target.append(result)
             stem = name if limit is None else f"{name}-limit{limit}"
             if out:
-                _save(Path(out) / f"{_file_name(target)}-{stem}.json", result)
+                _save(Path(out) / f"{title}-{stem}.json", result)
             elif folder:  # what has none is only printed
                 suffix = "-random" if target == "random" else ""
                 _save(folder / "evaluation" / f"{stem}{suffix}.json", result)
@@ -93,8 +92,12 @@ def score(
 def _save(path: Path, result: dict[str, Any]) -> None:
     """Write a result; other protocols of the same weights and images stay in its file."""
     if path.exists():
-        before = json.loads(path.read_text())
-        if all(before.get(key) == result[key] for key in ("target", "step", "n_train", "n_test")):
+        try:
+            before = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is no JSON: {error}; move it away") from error
+        keys = ("target", "backbone", "step", "n_train", "n_test")
+        if all(before.get(key) == result[key] for key in keys):
             result = {**result, "protocols": before["protocols"] | result["protocols"]}
     write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
 
@@ -146,7 +149,7 @@ def _load(
             f"no target {target!r}: it is neither a run folder, a checkpoint, a .safetensors file, "
             "a timm model's name nor 'random'"
         )
-    if not answers("https://huggingface.co", SECONDS_TO_ANSWER):
+    if not answers(huggingface_hub.constants.ENDPOINT):
         huggingface_hub.constants.HF_HUB_OFFLINE = True  # its cache alone, and no minute of retries
     try:
         backbone = Timm(target, pretrained=True)

@@ -56,23 +56,27 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
     """
     method, data, method.config = cli.model, cli.datamodule, cli.plain()
     last = run_dir / "checkpoints" / "last.ckpt"
-    checkpoint = read_checkpoint(last) if resume and last.exists() else None
+    first = rank_zero_only.rank == 0
     if data.batch_size < method.min_batch_size:
         raise ValueError(
             f"data.batch_size {data.batch_size} is too small: {type(method).__name__} needs at "
             f"least {method.min_batch_size} images a batch"
         )
     trainer = _trainer(cli, last)
-    if checkpoint:
-        check_resumed(trainer, method.config, checkpoint)
     trainer.loggers = [CSVLogger(run_dir)]
     with ExitStack() as stack:
-        if rank_zero_only.rank == 0:
+        if first and resume:
+            stack.enter_context(held(run_dir, new=False))
+        checkpoint = read_checkpoint(last) if resume and last.exists() else None
+        if checkpoint:
+            check_resumed(trainer, run_dir, method.config, checkpoint)
+        if first:
             # Whatever is wrong with the data is said before there is a folder.
             memory = hold_log()
             data.setup("fit")
             BatchOrder(len(data.dataset), data.batch_size, world_size=trainer.world_size)
-            stack.enter_context(held(run_dir, new=not resume))
+            if not resume:
+                stack.enter_context(held(run_dir, new=True))
             _begin(cli, trainer, run_dir, checkpoint)
             log_to(run_dir / "sslkit.log", memory)
             if resume and not checkpoint:
@@ -81,7 +85,9 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
             path = last if checkpoint else None
             trainer.fit(method, datamodule=data, ckpt_path=path, weights_only=True)
         except SystemExit:  # Lightning's answer to Ctrl-C
-            print(f"\nstopped; go on with: {_resume_command(run_dir)}", file=sys.stderr)
+            if first:
+                command = shlex.join(["sslkit", "pretrain", "--resume", str(run_dir)])
+                print(f"\nstopped; go on with: {command}", file=sys.stderr)
             return 130
         if trainer.is_global_zero:
             card = {"data": data.name, "step": trainer.global_step, "commit": commit()}
@@ -111,10 +117,6 @@ def _begin(
             trainer.precision,
         )
     print(f"run folder: {run_dir}", file=sys.stderr)
-
-
-def _resume_command(run_dir: Path) -> str:
-    return shlex.join(["sslkit", "pretrain", "--resume", str(run_dir)])
 
 
 def _trainer(cli: PretrainCLI, last: Path) -> pl.Trainer:

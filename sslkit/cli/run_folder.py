@@ -1,5 +1,6 @@
 """A run folder: held by one process, never overwritten, resumed only as the run that it is."""
 
+import json
 import logging
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ FREE = ("wandb", "out", "name", "online_every")
 FREE_DATA = ("root", "resident", "workers")
 FIXED_TRAINER = (  # beside the number of processes
     *("accumulate_grad_batches", "gradient_clip_algorithm", "gradient_clip_val"),
-    *("limit_train_batches", "overfit_batches", "precision"),
+    *("limit_train_batches", "overfit_batches", "precision", "sync_batchnorm"),
 )
 FORMAT = logging.Formatter("%(levelname)s: %(message)s")
 
@@ -46,17 +47,23 @@ def held(run_dir: Path, *, new: bool) -> Iterator[None]:
         lock.release()  # the count of acquire, above
         if new:
             refuse_existing(run_dir)
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in run_dir.iterdir()] == [".lock"]:  # nothing began
+                (run_dir / ".lock").unlink()
+                run_dir.rmdir()
 
 
-def check_resumed(trainer: pl.Trainer, config: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+def check_resumed(
+    trainer: pl.Trainer, run_dir: Path, config: dict[str, Any], checkpoint: dict[str, Any]
+) -> None:
     """Raise ValueError where a resumed run has nothing to do, or would compute something else."""
     card = checkpoint["sslkit"]
     saved, changed = card["config"], []
     if trainer.world_size != card["world_size"]:
-        changed.append(
-            f"trainer.devices (were {card['world_size']} in all, are {trainer.world_size})"
-        )
+        now, then = trainer.world_size, card["world_size"]
+        changed.append(f"trainer.devices (were {then} in all, are {now})")
     for key in sorted(config.keys() | saved.keys()):
         if key in FREE:
             continue
@@ -71,9 +78,17 @@ def check_resumed(trainer: pl.Trainer, config: dict[str, Any], checkpoint: dict[
             changed.append(f"{key} (was {then}, is {now})")
     if changed:
         raise ValueError(f"the checkpoint is of another configuration: {'; '.join(changed)}")
+    if trainer.max_steps not in (None, -1):
+        logging.getLogger("sslkit").warning(
+            "with trainer.max_steps, Lightning goes on from the end of an epoch one batch into it: "
+            "then this run is not repeated exactly; trainer.max_epochs is"
+        )
     done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    exported = run_dir / "backbone.json"
+    step = json.loads(exported.read_text()).get("step") if exported.exists() else None
     ends = (trainer.max_epochs, done), (trainer.max_steps, checkpoint["global_step"])
-    if any(most not in (None, -1) and most <= now for most, now in ends):
+    over = any(most not in (None, -1) and most <= now for most, now in ends)
+    if over and step == checkpoint["global_step"]:  # else the export is still to be made
         raise ValueError(
             f"the run has done its {done} epochs, {checkpoint['global_step']} steps: "
             "--trainer.max_epochs N, with a larger N, goes on"

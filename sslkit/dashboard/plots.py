@@ -127,8 +127,8 @@ def scores_bar(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
 def backbone_name(row: Mapping[str, Any]) -> str:
     """What a bar or a table line is called: the kind of weights; a timm model by its own name.
 
-    >>> backbone_name({"weights": "timm", "target": "timm:resnet18"})
-    'timm:resnet18'
+    >>> backbone_name({"weights": "timm", "target": "resnet18"})
+    'resnet18'
     """
     weights = str(row.get("weights", "trained"))
     return str(row.get("target", weights)) if weights == "timm" else weights

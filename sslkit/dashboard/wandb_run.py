@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import WandbLogger
 
 MODES = ("auto", "online", "offline", "disabled")
-SECONDS_TO_ANSWER = 3.0
 _SECRET = re.compile(
     r"^token$|(^|[_.-])(api_?key|password|secret|(access|auth|api|hf)_token)$", re.IGNORECASE
 )
@@ -52,12 +51,8 @@ def wandb_logger(
         return None
     import wandb
     from pytorch_lightning.loggers import WandbLogger
-    from pytorch_lightning.utilities import rank_zero_only
 
     run_dir = Path(run_dir)
-    if rank_zero_only.rank != 0:  # its logger does nothing there
-        return WandbLogger(name=name, save_dir=run_dir, project=project)
-
     # Before anything else of wandb: settings that are read under a loud setup print.
     wandb.setup(wandb.Settings(silent=True, console="off"))
     resolved, why = _resolve(mode)
@@ -100,7 +95,7 @@ def _resolve(mode: str) -> tuple[str, str]:
             )
         return "offline", "no API key"
     server = wandb.setup().settings.base_url
-    if mode == "auto" and not answers(server, SECONDS_TO_ANSWER):
+    if mode == "auto" and not answers(server):
         return "offline", f"no answer from {server}"
     return "online", "credentials found"
 

@@ -1,7 +1,7 @@
 """Batches in an order that depends on seed and epoch alone, and that resumes in mid-epoch."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,8 +72,9 @@ class Loader:
     """Training batches: cut out of a resident tensor, or streamed by worker processes.
 
     An :class:`ArrayDataset` is indexed on the device where its tensor lies, without workers;
-    any other data set goes through ``torch.utils.data.DataLoader``. Its position in the epoch
-    is in ``state_dict``, which Lightning keeps in every checkpoint.
+    any other data set goes through ``torch.utils.data.DataLoader``. ``position`` counts the
+    batches of the epoch that were handed out; it is in the data module's ``state_dict``, and not
+    in one of its own, which Lightning would restore in some checkpoints and not in others.
 
     >>> data = ArrayDataset(torch.zeros(6, 3, 2, 2, dtype=torch.uint8))
     >>> [len(batch.index) for batch in Loader(data, BatchOrder(6, 2))]
@@ -116,13 +117,9 @@ class Loader:
                 index,
             )
 
-    def state_dict(self) -> dict[str, Any]:
-        """The number of batches of this epoch that were handed out."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next epoch goes on after the batches that a ``state_dict`` counts."""
-        self._resume = state["position"] % len(self)
+    def resume_at(self, position: int) -> None:
+        """The next epoch begins after so many of its batches; those that follow are whole."""
+        self._resume = position
 
 
 def gather(dataset: Dataset, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -108,14 +108,17 @@ class DataModule(pl.LightningDataModule):
         if self.trainer is not None:
             order.set_epoch(self.trainer.current_epoch)
         self.loader = Loader(self.dataset, order, workers=self.workers)
-        self.loader.load_state_dict({"position": self.position})
+        self.loader.resume_at(self.position)
         self.position = 0
         return self.loader
 
     def state_dict(self) -> dict[str, int]:
-        # Lightning drops its own loader state once a schedule has asked for the number of steps.
-        position = self.loader.position % len(self.loader) if self.loader else 0
-        return {"seed": self.seed, "position": position}
+        if self.loader is None:
+            return {"seed": self.seed, "position": 0}
+        batches = len(self.loader)  # of an epoch, unless the trainer's limit cuts it shorter
+        if self.trainer is not None:
+            batches = int(min(batches, self.trainer.num_training_batches))
+        return {"seed": self.seed, "position": self.loader.position % batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.seed, self.position = state["seed"], state["position"]

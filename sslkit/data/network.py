@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 
 
-def answers(url: str, seconds: float) -> bool:
+def answers(url: str, seconds: float = 3.0) -> bool:
     """Whether a server is there; in a thread, because a name look-up knows no timeout.
 
     >>> answers("http://127.0.0.1:9", 1.0)

@@ -52,6 +52,8 @@ def extract(
         dataset, workers = TensorDataset(dataset.images, labels), 0
     # Its own generator: a DataLoader draws from torch's, and training may be going on.
     loader = DataLoader(dataset, batch_size, num_workers=workers, generator=torch.Generator())
+    first = next(backbone.parameters(), None)
+    dtype = torch.float32 if first is None else first.dtype
     modes = {module: module.training for module in backbone.modules()}
     backbone.eval()
     features, labels = [], []
@@ -60,7 +62,7 @@ def extract(
         for images, batch_labels in tqdm(
             loader, progress, disable=not progress, delay=2, mininterval=pause
         ):
-            batch = backbone(view(images.to(device)))
+            batch = backbone(view(images.to(device)).to(dtype))
             features.append(batch.float().cpu())
             labels.append(batch_labels.cpu())
     finally:

@@ -138,6 +138,9 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch, few_test_images
     code, error = answer(capsys, "pretrain", "--resume", str(run), "--trainer.max_epochs", "1")
     assert (code, "has done its 2 epochs, 8 steps" in error) == (2, True)
     assert (run / "config.yaml").read_text() == config
+    (run / "backbone.json").unlink()  # as if it had been killed before it was exported
+    assert main(["pretrain", "--resume", str(run)]) == 0
+    assert json.loads((run / "backbone.json").read_text())["step"] == 8
     argv = ["evaluate", str(run), "random", "--data", "shapes", "--limit", "100"]
     assert main([*argv, "--protocol", "knn"]) == 0
     assert main([*argv, "--protocol", "linear"]) == 0
@@ -177,6 +180,27 @@ def test_scores_go_to_the_folder_of_what_was_scored(capsys, tmp_path, monkeypatc
     assert json.loads(Path("a/evaluation/shapes.json").read_text())["target"] == "a"
     assert main(["evaluate", "a", "b", "--data", "shapes", "--out", "o"]) == 0
     assert sorted(path.name for path in Path("o").iterdir()) == ["a-shapes.json", "b-shapes.json"]
+    argv = ["evaluate", "a", "random", "b", "random", "--data", "shapes", "--out", "p"]
+    assert main(argv) == 0
+    assert len(list(Path("p").iterdir())) == 4
+    Path("p/a-shapes.json").write_text("damaged")
+    code, error = answer(capsys, *argv)
+    assert (code, "a-shapes.json is no JSON" in error) == (2, True)
+    assert Path("p/a-shapes.json").read_text() == "damaged"
+
+
+def test_a_bad_wandb_key_leaves_no_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_API_KEY", "junk")
+    code, error = answer(capsys, "pretrain", "--config", "simclr_shapes", "--data.limit", "128")
+    assert code == 2
+    assert "WANDB_API_KEY invalid" in error.splitlines()[-1]
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_the_demo_runs_once(capsys):
+    code, error = answer(capsys, "demo", "--trainer.devices", "2")
+    assert (code, "the demo sets --trainer.devices itself" in error) == (2, True)
 
 
 def test_help_names_every_data_set_and_protocol():

@@ -59,7 +59,7 @@ def test_online_without_a_key_is_refused_not_asked(home, monkeypatch):
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_with_a_key_it_is_online_if_the_serveranswers(home, monkeypatch, answers, capfd):
+def test_with_a_key_it_is_online_if_the_server_answers(home, monkeypatch, answers, capfd):
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     url = f"http://127.0.0.1:{server.server_port}"
     if answers:

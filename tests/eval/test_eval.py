@@ -60,6 +60,9 @@ def test_measure_leaves_a_record(tmp_path):
     assert first["training_images_of_the_scores"] == {"shapes": 300}
     for weights in ("trained", "random"):
         assert 5 < first["accuracy"][weights]["shapes"]["knn"] < 90
+    (tmp_path / "others" / "simclr_shapes-seed0").mkdir(parents=True)
+    foreign = run("measure.py", "simclr_shapes", "--data", "shapes", "--out", tmp_path / "others")
+    assert "is a run of something else" in foreign.stderr
     other = run("measure.py", *argv, "--data.batch_size", 64)
     assert other.returncode == 1
     assert "began with options" in other.stderr

@@ -7,6 +7,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from sslkit.backbones import ResNet9
 from sslkit.callbacks import OnlineSignals
+from sslkit.dashboard import PictureSheets
 from sslkit.data import DataModule
 from sslkit.losses import nt_xent
 from sslkit.methods import Batch, SimCLR
@@ -28,7 +29,7 @@ def method():
     return SimCLR(ResNet9(4), view, Optimizer(name="sgd", lr=0.1, warmup_epochs=1))
 
 
-def fit(tmp_path, *callbacks, model=None, ckpt_path=None, steps=24):
+def fit(tmp_path, *callbacks, model=None, ckpt_path=None, steps=24, **options):
     pl.seed_everything(3, verbose=False)
     losses = Losses()
     trainer = pl.Trainer(
@@ -40,6 +41,7 @@ def fit(tmp_path, *callbacks, model=None, ckpt_path=None, steps=24):
         enable_model_summary=False,
         default_root_dir=tmp_path,
         callbacks=[losses, *callbacks],
+        **options,
     )
     data = DataModule("shapes", limit=64, batch_size=8)
     trainer.fit(model or method(), datamodule=data, ckpt_path=ckpt_path, weights_only=True)
@@ -67,6 +69,17 @@ def test_the_next_losses_equal_those_of_an_uninterrupted_run(tmp_path, stop):
     signals = OnlineSignals(bank=20, queries=10)
     tail = fit(tmp_path, signals, ckpt_path=tmp_path / "middle.ckpt")
     assert tail == whole[stop:]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(("limit", "length"), [(1.0, 8), (3, 3)])
+def test_so_do_those_after_an_epochs_own_checkpoint(tmp_path, limit, length):
+    saver = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    whole = fit(tmp_path, saver, steps=-1, limit_train_batches=limit)
+    path = tmp_path / "epoch=1.ckpt"
+    tail = fit(tmp_path, ckpt_path=path, steps=-1, limit_train_batches=limit)
+    assert len(whole) == 4 * length
+    assert tail == whole[2 * length :]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -122,11 +135,12 @@ def test_schedule_counts_steps_and_images_of_a_whole_step():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-def test_weights_in_bfloat16_train():
+def test_weights_in_bfloat16_train(tmp_path):
     model = method()
     trainer = pl.Trainer(
-        max_steps=1,
+        max_epochs=1,
         precision="bf16-true",
+        callbacks=[OnlineSignals(), PictureSheets(tmp_path)],
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
