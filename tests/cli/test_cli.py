@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -189,12 +190,17 @@ def test_scores_go_to_the_folder_of_what_was_scored(capsys, tmp_path, monkeypatc
     assert Path("p/a-shapes.json").read_text() == "damaged"
 
 
-def test_a_bad_wandb_key_leaves_no_folder(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_API_KEY", "junk")
-    code, error = answer(capsys, "pretrain", "--config", "simclr_shapes", "--data.limit", "128")
-    assert code == 2
-    assert "WANDB_API_KEY invalid" in error.splitlines()[-1]
+def test_a_bad_wandb_key_leaves_no_folder(tmp_path):
+    command = [sys.executable, "-m", "sslkit", "pretrain", "--config", "simclr_shapes"]
+    done = subprocess.run(
+        [*command, "--data.limit", "128"],
+        cwd=tmp_path,
+        env=os.environ | {"WANDB_API_KEY": "junk", "WANDB_MODE": "online"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "WANDB_API_KEY invalid" in done.stderr.splitlines()[-1]
     assert not list((tmp_path / "runs").iterdir())
 
 
