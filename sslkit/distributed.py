@@ -1,10 +1,20 @@
-"""Differentiable all-gather; the identity in a single process."""
+"""Differentiable collectives; the identity in a single process."""
 
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def world_size() -> int:
+    """The number of processes; 1 where no process group is initialised.
+
+    >>> world_size()
+    1
+    """
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def all_gather(tensor: Tensor) -> Tensor:
@@ -12,31 +22,82 @@ def all_gather(tensor: Tensor) -> Tensor:
 
     The backward pass sums the gradients that all processes have for this process's part, so
     that a loss over the gathered batch, averaged over processes as DDP does, has exactly the
-    gradient of one process holding the whole batch.
+    gradient of one process holding the whole batch. Processes may bring different numbers of
+    rows: the numbers are exchanged first, which waits for the device.
 
     Args:
-        tensor: (N, ...), of one shape on all processes.
+        tensor: (N, ...); all but N alike on all processes.
 
     Returns:
-        (world size * N, ...); the tensor itself where no process group is initialised.
+        (sum of N, ...); the tensor itself in a single process.
 
     >>> all_gather(torch.ones(2, 3)).shape
     torch.Size([2, 3])
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    return gather_rows(tensor)[0]
+
+
+def gather_rows(tensor: Tensor) -> tuple[Tensor, slice]:
+    """As :func:`all_gather`, and which rows of the result came from this process.
+
+    >>> gather_rows(torch.ones(2, 3))[1]
+    slice(0, 2, None)
+    """
+    if world_size() == 1:
+        return tensor, slice(0, len(tensor))
+    own = torch.tensor([len(tensor)], device=tensor.device)
+    counts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(counts, own)
+    rows = torch.cat(counts).tolist()
+    start = sum(rows[: dist.get_rank()])
+    gathered: Tensor = _AllGather.apply(tensor, rows)
+    return gathered, slice(start, start + len(tensor))
+
+
+def all_sum(tensor: Tensor) -> Tensor:
+    """Sum a tensor over processes, with gradient.
+
+    Where each process has its share of a loss, the result is the loss, and its gradient,
+    averaged over processes as DDP does, is that of one process holding the whole batch.
+
+    >>> all_sum(torch.tensor(2.0))
+    tensor(2.)
+    """
+    if world_size() == 1:
         return tensor
-    return _AllGather.apply(tensor)
+    total: Tensor = _AllSum.apply(tensor)
+    return total
 
 
 class _AllGather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, tensor.contiguous())
-        return torch.cat(parts)
+    def forward(ctx: Any, tensor: Tensor, rows: list[int]) -> Tensor:
+        ctx.rows = rows
+        most = max(rows)
+        padded = tensor.new_zeros(most, *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in rows]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:n] for part, n in zip(parts, rows, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         grad = grads[0].contiguous().clone()
         dist.all_reduce(grad)
-        return grad.chunk(dist.get_world_size())[dist.get_rank()]
+        return grad.split(ctx.rows)[dist.get_rank()], None
+
+
+class _AllSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad

@@ -9,7 +9,7 @@ import sslkit
 
 ROOT = Path(sslkit.__file__).parent
 FLOORS = [
-    {"losses", "miners", "distributed"},
+    {"losses", "miners", "distributed", "embeddings"},
     {"backbones", "heads", "views", "data"},
     {"training"},
     {"methods", "evaluation"},

@@ -1,0 +1,107 @@
+"""What losses and miners share: checks of their arguments, unit vectors, distances."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def checked(**tensors: Tensor) -> tuple[Tensor, ...]:
+    """Embeddings of one shape (N, D), in float32 or wider.
+
+    Raises:
+        ValueError: naming the argument that is no floating-point matrix or has another shape.
+
+    >>> [z.dtype for z in checked(z0=torch.ones(2, 3).bfloat16(), z1=torch.ones(2, 3))]
+    [torch.float32, torch.float32]
+    """
+    first, shape = next((name, tensor.shape) for name, tensor in tensors.items())
+    dtype = torch.float32
+    for name, tensor in tensors.items():
+        if tensor.ndim != 2:
+            raise ValueError(f"{name} must be (N, D), not {tuple(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be of a floating-point dtype, not {tensor.dtype}")
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{name} must have the shape of {first}, {tuple(shape)}, not {tuple(tensor.shape)}"
+            )
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors.values())
+
+
+def check_labels(labels: Tensor, n: int) -> None:
+    """Raise ValueError unless labels are n integers.
+
+    >>> check_labels(torch.zeros(3), 3)
+    Traceback (most recent call last):
+    ...
+    ValueError: labels must be 3 integers, one a row, not float32 of shape (3,)
+    """
+    whole = not (labels.is_floating_point() or labels.is_complex()) and labels.dtype != torch.bool
+    if labels.shape != (n,) or not whole:
+        dtype = str(labels.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"labels must be {n} integers, one a row, not {dtype} of shape {tuple(labels.shape)}"
+        )
+
+
+def check_above(least: float, **numbers: float | Tensor) -> None:
+    """Raise ValueError unless numbers are finite and above ``least``.
+
+    A tensor's value is not read: that would wait for the device.
+
+    >>> check_above(0, temperature=-1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: temperature must be a finite number above 0, not -1.0
+    """
+    for name, number in numbers.items():
+        if not isinstance(number, Tensor) and not least < number < math.inf:
+            raise ValueError(f"{name} must be a finite number above {least}, not {number}")
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A context without autocast on the tensor's device: products of losses stay exact."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def unit(z: Tensor) -> Tensor:
+    """Rows of (N, D) at length 1.
+
+    A zero row stays zero, and has the gradient of a row of length 1, so that it can leave zero.
+    A row that is not finite, or whose squared length is not (from about 1e19 in float32),
+    becomes NaN.
+
+    >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    return z / length.masked_fill(length == 0, 1).masked_fill(length == math.inf, math.nan)
+
+
+def squared_distances(z: Tensor) -> Tensor:
+    """Squared Euclidean distances between the rows of (N, D), (N, N); the diagonal is 0.
+
+    >>> squared_distances(torch.tensor([[0.0], [3.0]]))
+    tensor([[0., 9.],
+            [9., 0.]])
+    """
+    with full_precision(z):
+        gram = z @ z.T
+    square = gram.diagonal()
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    return (square[:, None] + square - 2 * gram).clamp_min(0).masked_fill(itself, 0)
+
+
+def distances(z: Tensor) -> Tensor:
+    """Euclidean distances between the rows of (N, D), (N, N); the gradient at distance 0 is 0.
+
+    >>> distances(torch.tensor([[0.0], [3.0]]))
+    tensor([[0., 3.],
+            [3., 0.]])
+    """
+    square = squared_distances(z)
+    zero = square == 0
+    return square.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
