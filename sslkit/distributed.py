@@ -1,5 +1,6 @@
 """Differentiable collectives; the identity in a single process."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,6 +68,24 @@ def all_sum(tensor: Tensor) -> Tensor:
         return tensor
     total: Tensor = _AllSum.apply(tensor)
     return total
+
+
+def sum_of_shares(loss: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """The loss of the batch of all processes, each computing the share of its own anchors.
+
+    Args:
+        loss: takes the gathered tensors, and ``anchors``, the rows of this process; returns their
+            share of the loss.
+        tensors: (N, ...), N alike here, maybe another on other processes.
+
+    >>> sum_of_shares(lambda z, anchors: z[anchors].sum() / len(z), torch.ones(4))
+    tensor(1.)
+    """
+    if len({len(tensor) for tensor in tensors}) > 1:
+        counts = ", ".join(str(len(tensor)) for tensor in tensors)
+        raise ValueError(f"what is gathered must have the same number of rows, not {counts}")
+    gathered = [gather_rows(tensor) for tensor in tensors]
+    return all_sum(loss(*(rows for rows, _ in gathered), anchors=gathered[0][1]))
 
 
 class _AllGather(torch.autograd.Function):

@@ -1,9 +1,12 @@
 """What losses and miners share: checks of their arguments, unit vectors, distances."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+
+_AS_IT_IS = nullcontext()
 
 
 def checked(**tensors: Tensor) -> tuple[Tensor, ...]:
@@ -61,9 +64,10 @@ def check_above(least: float, **numbers: float | Tensor) -> None:
             raise ValueError(f"{name} must be a finite number above {least}, not {number}")
 
 
-def full_precision(tensor: Tensor) -> torch.autocast:
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """A context without autocast on the tensor's device: products of losses stay exact."""
-    return torch.autocast(tensor.device.type, enabled=False)
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else _AS_IT_IS
 
 
 def unit(z: Tensor) -> Tensor:
@@ -77,8 +81,13 @@ def unit(z: Tensor) -> Tensor:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
+    return z / length_of(z)
+
+
+def length_of(z: Tensor) -> Tensor:
+    """What :func:`unit` divides the rows of (N, D) by, (N, 1)."""
     length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    return z / length.masked_fill(length == 0, 1).masked_fill(length == math.inf, math.nan)
+    return length + length.logical_not() + (length - length)  # 0 becomes 1; infinity, NaN
 
 
 def squared_distances(z: Tensor) -> Tensor:

@@ -1,27 +1,34 @@
-"""NT-Xent, the loss of SimCLR (Chen et al. 2020, arXiv:2002.05709)."""
+"""NT-Xent, the loss of SimCLR (Chen et al. 2020, arXiv:2002.05709), of two or more views."""
 
-import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit.distributed import all_gather
+from sslkit.distributed import sum_of_shares
+from sslkit.embeddings import check_above, full_precision, length_of
+from sslkit.losses.multi_view import are_all, checked_views, nt_xent_multi_view
+from sslkit.losses.streaming import gradients, is_flat, self_gradient, self_sums
 
 
-def nt_xent(z0: Tensor, z1: Tensor, *, temperature: float | Tensor) -> Tensor:
+def nt_xent(
+    z0: Tensor, z1: Tensor, *, temperature: float | Tensor, anchors: slice | None = None
+) -> Tensor:
     """Normalised temperature-scaled cross-entropy between two views (Chen et al. 2020).
 
     Every projection is an anchor once: its positive is the other view of the same image, its
     negatives are both views of all other images. Similarity is the cosine over the temperature;
     the loss is the mean cross-entropy over the 2N anchors. It is computed in float32 (float64
-    for float64 input), under autocast too.
+    for float64 input), under autocast too, and never holds the (2N, 2N) matrix.
 
     Args:
         z0: projections of the first views, (N, D); row i belongs to row i of ``z1``. They are
-            normalised here.
+            normalised here; a zero row has cosine 0 with every other.
         z1: projections of the second views, (N, D).
         temperature: above 0; 0.1 to 0.5 is usual. A tensor gets its gradient.
+        anchors: the images whose two views are anchors; all. With some, the result is their
+            share of the loss: the shares of all images add up to it.
 
     Returns:
         The loss, a scalar in nats, at least 0.
@@ -35,56 +42,87 @@ def nt_xent(z0: Tensor, z1: Tensor, *, temperature: float | Tensor) -> Tensor:
     >>> round(nt_xent(z, z, temperature=0.5).item(), 4)  # log(1 + 6 exp(-2))
     0.5944
     """
-    if z0.ndim != 2 or z0.shape != z1.shape:
-        raise ValueError(
-            "nt_xent takes two (N, D) tensors of one shape, not "
-            f"{tuple(z0.shape)} and {tuple(z1.shape)}"
-        )
-    if not (z0.is_floating_point() and z1.is_floating_point()):
-        raise ValueError(f"nt_xent takes floating-point tensors, not {z0.dtype} and {z1.dtype}")
-    n = len(z0)
-    if n < 2:
-        raise ValueError(f"nt_xent needs at least 2 pairs to have a negative, not {n}")
-    check_temperature(temperature)
-    dtype = torch.promote_types(torch.promote_types(z0.dtype, z1.dtype), torch.float32)
-    with torch.autocast(z0.device.type, enabled=False):
-        z = F.normalize(torch.cat([z0, z1]).to(dtype), dim=1)  # (2N, D)
-        logits = z @ z.T / temperature  # (2N, 2N)
-        itself = torch.eye(2 * n, dtype=torch.bool, device=z.device)
-        positive = torch.arange(2 * n, device=z.device).roll(n)
-        return F.cross_entropy(logits.masked_fill(itself, -math.inf), positive)
+    z0, z1 = checked_views((z0, z1), temperature)
+    if torch.compiler.is_compiling() or not (is_flat(temperature) and are_all(anchors, len(z0))):
+        return nt_xent_multi_view((z0, z1), temperature=temperature, anchors=anchors)
+    with full_precision(z0):
+        loss: Tensor = _NTXent.apply(z0, z1, temperature)
+    return loss
 
 
-def check_temperature(temperature: float | Tensor) -> None:
-    """Raise ValueError unless a temperature given as a number is finite and above 0."""
-    if not isinstance(temperature, Tensor) and not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be a finite number above 0, not {temperature}")
+class _NTXent(torch.autograd.Function):
+    """Loss and gradient in one go: a fraction of the operations and of the memory."""
+
+    @staticmethod
+    def forward(ctx: Any, z0: Tensor, z1: Tensor, temperature: float | Tensor) -> Tensor:
+        n = len(z0)
+        given = temperature if isinstance(temperature, Tensor) else None
+        scale = float(temperature if given is None else given.detach())
+        z = torch.cat([z0, z1])
+        length = length_of(z)
+        u = z.div_(length)
+        u0, u1 = u[:n], u[n:]
+        kept: list[Tensor] | None = [] if any(ctx.needs_input_grad) else None
+        total = self_sums(u, scale, n, kept)
+        excess = total.log().view(2, n) - (u0 * u1).sum(1).div_(scale)
+        loss = F.softplus(excess).mean()
+        if kept is None:
+            return loss
+        slope = excess.sigmoid_().div_(2 * n * scale)  # of the loss in excess, over the scale
+        g = self_gradient(slope.view(-1) / total, u, scale, n, kept)
+        pull = slope.sum(0)[:, None]
+        g[:n].addcmul_(u1, pull, value=-1)
+        g[n:].addcmul_(u0, pull, value=-1)
+        radial = (u * g).sum(1, keepdim=True)
+        # Every logit is bilinear in u over the temperature, so that Euler's theorem gives:
+        of_temperature = radial.sum() / (-2 * scale) if given is not None else None
+        g.addcmul_(u, radial, value=-1).div_(length)
+        ctx.number = scale
+        ctx.save_for_backward(z0, z1, given, g, of_temperature)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        z0, z1, temperature, g, of_temperature = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again: through the parts
+            given = ctx.number if temperature is None else temperature
+            loss = nt_xent_multi_view((z0, z1), temperature=given)
+            return tuple(gradients(loss, grads[0], (z0, z1, temperature)))
+        g = g * grads[0]
+        g0, g1 = g[: len(z0)], g[len(z0) :]
+        if temperature is None:
+            return g0, g1, None
+        return g0, g1, (of_temperature * grads[0]).to(temperature).view_as(temperature)
 
 
 class NTXentLoss(nn.Module):
-    """NT-Xent as a module; see :func:`nt_xent`.
+    """NT-Xent as a module, of two or more views; see :func:`nt_xent`, :func:`nt_xent_multi_view`.
 
     Args:
         temperature: above 0.
         gather: take the negatives from all processes of ``torch.distributed``. With gradients
             averaged over processes, as DDP does, the gradient is that of the whole batch in
-            one process. Without an initialised group it changes nothing.
+            one process; the value is the loss of the whole batch. Without an initialised group
+            it changes nothing.
 
     >>> NTXentLoss(temperature=0.1)(torch.eye(4), torch.eye(4)).item() < 1e-3
     True
     """
 
-    def __init__(self, temperature: float = 0.5, *, gather: bool = True) -> None:
+    def __init__(self, temperature: float | Tensor = 0.5, *, gather: bool = True) -> None:
         super().__init__()
-        check_temperature(temperature)
+        check_above(0, temperature=temperature)
         self.temperature = temperature
         self.gather = gather
 
-    def forward(self, z0: Tensor, z1: Tensor) -> Tensor:
-        """(N, D) and (N, D) to a scalar."""
-        if self.gather:
-            z0, z1 = all_gather(z0), all_gather(z1)
-        return nt_xent(z0, z1, temperature=self.temperature)
+    def forward(self, *views: Tensor) -> Tensor:
+        """Two or more (N, D) to a scalar."""
+        return sum_of_shares(self.share, *views) if self.gather else self.share(*views)
+
+    def share(self, *views: Tensor, anchors: slice | None = None) -> Tensor:
+        if len(views) == 2:
+            return nt_xent(*views, temperature=self.temperature, anchors=anchors)
+        return nt_xent_multi_view(views, temperature=self.temperature, anchors=anchors)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, gather={self.gather}"

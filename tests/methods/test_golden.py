@@ -34,7 +34,7 @@ class Losses(Callback):
 
 def losses(name):
     pl.seed_everything(0, verbose=False)
-    method = METHODS[name](Optimizer(name="sgd", lr=0.003, warmup_epochs=1))
+    method = METHODS[name](Optimizer(name="sgd", lr=0.0003, warmup_epochs=1))
     kept = Losses()
     trainer = pl.Trainer(
         max_epochs=2,
