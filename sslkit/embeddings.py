@@ -64,6 +64,19 @@ def check_above(least: float, **numbers: float | Tensor) -> None:
             raise ValueError(f"{name} must be a finite number above {least}, not {number}")
 
 
+def check_at_least(least: float, **numbers: float) -> None:
+    """Raise ValueError unless numbers are finite and at least ``least``.
+
+    >>> check_at_least(0, weight=-1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: weight must be a finite number, at least 0, not -1.0
+    """
+    for name, number in numbers.items():
+        if not least <= number < math.inf:
+            raise ValueError(f"{name} must be a finite number, at least {least}, not {number}")
+
+
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """A context without autocast on the tensor's device: products of losses stay exact."""
     device = tensor.device.type
@@ -99,7 +112,8 @@ def squared_distances(z: Tensor) -> Tensor:
     """
     with full_precision(z):
         gram = z @ z.T
-    square = gram.diagonal()
+    rows = torch.arange(len(z), device=z.device)
+    square = gram[rows, rows]  # gram.diagonal() compiles to a wrong gradient (torch 2.14, CPU)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     return (square[:, None] + square - 2 * gram).clamp_min(0).masked_fill(itself, 0)
 
