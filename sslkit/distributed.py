@@ -88,6 +88,16 @@ def sum_of_shares(loss: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return all_sum(loss(*(rows for rows, _ in gathered), anchors=gathered[0][1]))
 
 
+def mean_over_processes(loss: Tensor, rows: int) -> Tensor:
+    """The mean over the rows of all processes of a loss that is the mean over the rows here.
+
+    >>> mean_over_processes(torch.tensor(2.0), rows=3)
+    tensor(2.)
+    """
+    count = loss.detach().new_full((), rows)
+    return all_sum(loss * (count / all_sum(count)))
+
+
 class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, rows: list[int]) -> Tensor:
