@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslkit.distributed import sum_of_shares
-from sslkit.embeddings import check_above
+from sslkit.embeddings import check_above, check_at_least
 from sslkit.losses.multi_view import pair_logits
 
 
@@ -66,8 +66,7 @@ def _tensor(number: float | Tensor, like: Tensor) -> Tensor:
 
 
 def _check(beta: float, tau_plus: float) -> None:
-    if not 0 <= beta < math.inf:
-        raise ValueError(f"beta must be a finite number, at least 0, not {beta}")
+    check_at_least(0, beta=beta)
     if not 0 <= tau_plus < 1:
         raise ValueError(f"tau_plus must be in [0, 1), not {tau_plus}")
 

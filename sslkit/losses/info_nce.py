@@ -42,9 +42,9 @@ def info_nce(
 
     >>> k = torch.eye(4)
     >>> round(info_nce(k, k, temperature=0.5).item(), 4)  # log(1 + 3 exp(-2))
-    0.3407
+    0.3408
     >>> round(info_nce(k[:1], k[:1], k[1:], temperature=0.5).item(), 4)
-    0.3407
+    0.3408
     """
     query, positive = checked(query=query, positive=positive)
     check_above(0, temperature=temperature)

@@ -33,7 +33,7 @@ def nt_xent_multi_view(
 
     >>> z = torch.eye(4)
     >>> round(nt_xent_multi_view([z, z, z], temperature=0.5).item(), 4)  # log(1 + 9 exp(-2))
-    0.7963
+    0.7966
     """
     (negative,), positive, total = pair_logits(views, temperature, anchors)
     return F.softplus(negative - positive).sum() / total

@@ -11,6 +11,8 @@ from sslkit.embeddings import check_above, full_precision, length_of
 from sslkit.losses.multi_view import are_all, checked_views, nt_xent_multi_view
 from sslkit.losses.streaming import gradients, is_flat, self_gradient, self_sums
 
+WHOLE = 256  # up to so many rows the whole matrix is faster than its tiles
+
 
 def nt_xent(
     z0: Tensor, z1: Tensor, *, temperature: float | Tensor, anchors: slice | None = None
@@ -55,24 +57,15 @@ class _NTXent(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z0: Tensor, z1: Tensor, temperature: float | Tensor) -> Tensor:
-        n = len(z0)
         given = temperature if isinstance(temperature, Tensor) else None
         scale = float(temperature if given is None else given.detach())
         z = torch.cat([z0, z1])
         length = length_of(z)
         u = z.div_(length)
-        u0, u1 = u[:n], u[n:]
-        kept: list[Tensor] | None = [] if any(ctx.needs_input_grad) else None
-        total = self_sums(u, scale, n, kept)
-        excess = total.log().view(2, n) - (u0 * u1).sum(1).div_(scale)
-        loss = F.softplus(excess).mean()
-        if kept is None:
+        whole = u.shape[0] <= WHOLE
+        loss, g = (_by_matrix if whole else _by_tiles)(u, scale, any(ctx.needs_input_grad))
+        if g is None:
             return loss
-        slope = excess.sigmoid_().div_(2 * n * scale)  # of the loss in excess, over the scale
-        g = self_gradient(slope.view(-1) / total, u, scale, n, kept)
-        pull = slope.sum(0)[:, None]
-        g[:n].addcmul_(u1, pull, value=-1)
-        g[n:].addcmul_(u0, pull, value=-1)
         radial = (u * g).sum(1, keepdim=True)
         # Every logit is bilinear in u over the temperature, so that Euler's theorem gives:
         of_temperature = radial.sum() / (-2 * scale) if given is not None else None
@@ -93,6 +86,44 @@ class _NTXent(torch.autograd.Function):
         if temperature is None:
             return g0, g1, None
         return g0, g1, (of_temperature * grads[0]).to(temperature).view_as(temperature)
+
+
+def _by_matrix(u: Tensor, scale: float, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """The loss of unit vectors (2N, D), and its gradient; for few."""
+    n = u.shape[0] // 2
+    similar = torch.mm(u / scale, u.T).exp_()
+    of_image = similar.view(2, n, 2, n).diagonal(dim1=1, dim2=3)  # its views, (2, 2, N)
+    positive = of_image[0, 1].clone()
+    of_image.zero_()
+    negative = similar.sum(1).view(2, n)
+    loss = (negative / positive).log1p_().mean()
+    if not with_gradient:
+        return loss, None
+    weight = (negative + positive).mul_(2 * n * scale).reciprocal_()
+    pull = (negative * weight).sum(0).neg_()
+    weight = weight.view(-1)
+    similar.mul_(weight.unsqueeze(1) + weight)
+    of_image[0, 1].copy_(pull)
+    of_image[1, 0].copy_(pull)
+    return loss, torch.mm(similar, u)
+
+
+def _by_tiles(u: Tensor, scale: float, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """As :func:`_by_matrix`, without the matrix."""
+    n = u.shape[0] // 2
+    u0, u1 = u[:n], u[n:]
+    kept: list[Tensor] | None = [] if with_gradient else None
+    negative = self_sums(u, scale, n, kept)
+    excess = negative.log().view(2, n) - (u0 * u1).sum(1).div_(scale)
+    loss = F.softplus(excess).mean()
+    if kept is None:
+        return loss, None
+    slope = excess.sigmoid_().div_(2 * n * scale)
+    g = self_gradient(slope.view(-1) / negative, u, scale, n, kept)
+    pull = slope.sum(0)[:, None]
+    g[:n].addcmul_(u1, pull, value=-1)
+    g[n:].addcmul_(u0, pull, value=-1)
+    return loss, g
 
 
 class NTXentLoss(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor
 from sslkit.embeddings import full_precision
 
 SMALL = 96  # up to so many rows the whole matrix is faster
-FLAT = 0.02  # from this temperature on exp(cosine / temperature) needs no shift in float32
+FLAT = 0.03  # from this temperature on exp(cosine / temperature) needs no shift in float32
 KEPT = 2**21  # elements of tiles kept from the forward to the backward pass
 
 

@@ -160,6 +160,7 @@ def path(request, monkeypatch):
     if request.param == "tiles":
         monkeypatch.setattr(streaming, "SMALL", 0)
         monkeypatch.setattr(streaming, "KEPT", 60)
+        monkeypatch.setattr(sys.modules["sslkit.losses.nt_xent"], "WHOLE", 0)
         monkeypatch.setattr(streaming, "_side", lambda z: 5)
     return request.param
 
