@@ -35,6 +35,10 @@ def rewritten() -> dict[Path, str]:
     text = between("results", table(runs), readme.read_text())
     if "shapes" in records:
         text = between("shapes", fairness(records["shapes"]), text)
+    if "losses" in records:
+        text = between("losses", speed(records["losses"]), text)
+    if "processes" in records:
+        text = between("processes", contract(records["processes"]["losses"]), text)
     texts = {readme: text}
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         said = expected(runs[path.stem]) if path.stem in runs else "not measured yet"
@@ -75,6 +79,44 @@ def fairness(record: dict[str, Any]) -> str:
             names = [group] + [""] * (len(values) - 1)
             rows += [[a, b, f"{c:.1f}"] for a, (b, c) in zip(names, values.items(), strict=True)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def speed(record: dict[str, Any]) -> str:
+    """What `eval/benchmarks/losses.py` found: times and peak memory of contenders, a row a size."""
+    parts = []
+    for group in ("NT-Xent", next(key for key in record if key.startswith("batch of "))):
+        sizes = record[group]
+        names = list(next(iter(sizes.values())))
+        title = "NT-Xent, pairs" if group == "NT-Xent" else f"metric learning, {group}"
+        rows = [[title, *names], ["---"] * (1 + len(names))]
+        rows += [[size, *(cell(cells[name]) for name in names)] for size, cells in sizes.items()]
+        parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return "\n\n".join([*parts, f"Measured on {record['hardware']}: `{record['command']}`."])
+
+
+def cell(value: dict[str, float] | str) -> str:
+    """Time and memory, or why there are none."""
+    if isinstance(value, str):
+        return value
+    milliseconds, megabytes = value["milliseconds"], value["megabytes"]
+    time = f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.3g} s"
+    return f"{time}, {megabytes:.0f} MB"
+
+
+def contract(losses: dict[str, Any]) -> str:
+    """What `eval/benchmarks/processes.py` found: ratios that should be 1, a row a loss."""
+    splits = [split for split in next(iter(losses.values())) if not split.startswith("1 ")]
+    rows = [["norm, cosine, value", *splits], ["---"] * (1 + len(splits))]
+    for name, found in losses.items():
+        cells = [found.get(split) for split in splits]
+        row = [", ".join(ratio(x) for x in cell.values()) if cell else "refused" for cell in cells]
+        rows.append([name, *row])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def ratio(value: float) -> str:
+    """1 within 1e-6, else three digits."""
+    return "1" if abs(value - 1) <= 1e-6 else f"{value:.3f}"
 
 
 def expected(record: dict[str, Any]) -> str:

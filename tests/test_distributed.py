@@ -1,42 +1,50 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
-from sslkit.distributed import all_gather
-from sslkit.losses import NTXentLoss, nt_xent
+import sslkit.losses
+from sslkit.distributed import all_gather, all_sum, sum_of_shares
+
+SCRIPT = Path(__file__).parents[1] / "eval" / "benchmarks" / "processes.py"
+LOSSES = [
+    name
+    for name in sslkit.losses.__all__
+    if isinstance(getattr(sslkit.losses, name), type)
+    and issubclass(getattr(sslkit.losses, name), nn.Module)
+]
 
 
-def data():
-    torch.manual_seed(0)
-    return nn.Linear(6, 4).double(), torch.randn(2, 8, 6, dtype=torch.float64)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Every loss over 1, 2 and 4 processes beside the whole batch in one."""
+    folder = tmp_path_factory.mktemp("processes")
+    command = [sys.executable, str(SCRIPT), "--without-peers", "--results", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "processes.json").read_text())["losses"]
 
 
-def worker(rank, world, address, results):
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
-    net, views = data()
-    mine = views[:, rank * (8 // world) : (rank + 1) * (8 // world)]
-    NTXentLoss(temperature=0.5)(net(mine[0]), net(mine[1])).backward()
-    dist.all_reduce(net.weight.grad)  # DDP's average
-    if rank == 0:
-        results.put((net.weight.grad / world).tolist())
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize("world", [2, 4])
-def test_averaged_gradient_is_that_of_the_whole_batch(world, tmp_path):
-    net, views = data()
-    nt_xent(net(views[0]), net(views[1]), temperature=0.5).backward()
-    context = mp.get_context("spawn")
-    results = context.SimpleQueue()
-    address = f"file://{tmp_path}/rendezvous"
-    mp.spawn(worker, (world, address, results), nprocs=world)
-    averaged = torch.tensor(results.get(), dtype=torch.float64)
-    torch.testing.assert_close(averaged, net.weight.grad)
+@pytest.mark.parametrize("split", ["1 equal", "2 equal", "2 unequal", "4 equal", "4 unequal"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_averaged_gradient_and_value_are_those_of_the_whole_batch(measured, loss, split):
+    variants = [name for name in measured if name.split(",")[0] == loss]
+    assert variants, f"{loss} is missing in {SCRIPT.name}"
+    for name in variants:
+        expected = {"norm": 1, "cosine": 1, "value": 1}
+        assert measured[name][split] == pytest.approx(expected, abs=1e-6), name
 
 
 def test_identity_in_a_single_process():
     x = torch.randn(3, 2)
     assert all_gather(x) is x
+    assert all_sum(x) is x
+
+
+def test_what_is_gathered_has_the_same_number_of_rows():
+    with pytest.raises(ValueError, match="the same number of rows, not 3, 2"):
+        sum_of_shares(lambda a, b, anchors: a.sum(), torch.ones(3), torch.ones(2))

@@ -1,0 +1,260 @@
+"""Time and peak memory of the losses, forward and backward, beside peers and the plain version.
+
+    pip install -e '.[bench]'
+    python eval/benchmarks/losses.py                  # eval/results/losses.json and losses.png
+    python eval/benchmarks/losses.py --device cuda --pairs 4096 65536 1048576
+
+Times are medians over rounds in which all contenders of a size take turns in one process. Peak
+memory, above the inputs, is of a process of its own, in which a tiny call went before. A
+contender that asks for more memory than there is, or needs longer than the patience, is a cell
+that says so.
+"""
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from measure import RESULTS, provenance
+
+from sslkit import losses
+
+WIDTH = 128  # of the embeddings
+TEMPERATURE = 0.5
+CLASSES, PER_CLASS = 64, 8  # of the metric-learning losses' batch
+PEERS = ("lightly", "pytorch-metric-learning")
+Loss = Callable[..., Tensor]
+
+
+def plain(z0: Tensor, z1: Tensor) -> Tensor:
+    """NT-Xent as it is often written: a cross-entropy over the whole matrix."""
+    n = len(z0)
+    z = F.normalize(torch.cat([z0, z1]), dim=1)
+    itself = torch.eye(2 * n, dtype=torch.bool, device=z.device)
+    logits = (z @ z.T / TEMPERATURE).masked_fill(itself, -math.inf)
+    return F.cross_entropy(logits, torch.arange(2 * n, device=z.device).roll(n))
+
+
+def nt_xent(name: str) -> Loss:
+    """A contender's NT-Xent of two views."""
+    if name == "lightly":
+        from lightly.loss import NTXentLoss
+
+        return NTXentLoss(TEMPERATURE)
+    if name == "pytorch-metric-learning":
+        from pytorch_metric_learning.losses import NTXentLoss as Peer
+
+        peer = Peer(TEMPERATURE)
+
+        def of_views(z0: Tensor, z1: Tensor) -> Tensor:
+            images = torch.arange(len(z0), device=z0.device)
+            return peer(torch.cat([z0, z1]), images.repeat(2))
+
+        return of_views
+    return plain if name == "plain" else losses.NTXentLoss(TEMPERATURE)
+
+
+def metric(name: str, loss: str) -> Loss:
+    """A contender's metric-learning loss of embeddings and labels, over the whole batch."""
+    if name == "sslkit":
+        ours = {
+            "triplet": losses.TripletMarginLoss(),
+            "N-pair": losses.NPairLoss(),
+            "lifted": losses.LiftedStructureLoss(),
+            "angular": losses.AngularLoss(),
+        }
+        return ours[loss]
+    from pytorch_metric_learning import losses as peer
+
+    theirs = {
+        "triplet": peer.TripletMarginLoss,
+        "N-pair": peer.NPairsLoss,
+        "lifted": peer.LiftedStructureLoss,
+        "angular": peer.AngularLoss,
+    }
+    return theirs[loss]()
+
+
+def case(name: str, loss: str, n: int, device: str) -> tuple[Loss, tuple[Tensor, ...]]:
+    """A contender and its inputs: n pairs of views, or a batch with labels."""
+    torch.manual_seed(0)
+    if loss == "NT-Xent":
+        z0, z1 = (torch.randn(n, WIDTH, device=device, requires_grad=True) for _ in range(2))
+        return nt_xent(name), (z0, z1)
+    labels = torch.arange(n, device=device) % max(n // PER_CLASS, 2)
+    embeddings = F.normalize(torch.randn(n, WIDTH, device=device), dim=1).requires_grad_()
+    return metric(name, loss), (embeddings, labels)
+
+
+def seconds(function: Loss, inputs: tuple[Tensor, ...]) -> float:
+    """Of one forward and backward pass."""
+    for tensor in inputs:
+        tensor.grad = None
+    wait = torch.cuda.synchronize if inputs[0].is_cuda else lambda: None
+    wait()
+    started = time.perf_counter()
+    function(*inputs).backward()
+    wait()
+    return time.perf_counter() - started
+
+
+def status(key: str) -> int:
+    """A figure of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{key}:")))
+
+
+def memory(name: str, loss: str, n: int, device: str) -> dict[str, float]:
+    """Peak memory in MB above the inputs, and the seconds of that pass; in a fresh process."""
+    seconds(*case(name, loss, 16, device))
+    function, inputs = case(name, loss, n, device)
+    if device == "cpu":
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        available = next(
+            1024 * int(line.split()[1])
+            for line in Path("/proc/meminfo").read_text().splitlines()
+            if line.startswith("MemAvailable")
+        )
+        most = status("VmSize") + int(0.9 * available)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        before = status("VmRSS")
+        took = seconds(function, inputs)
+        peak = status("VmHWM") - before
+    else:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        took = seconds(function, inputs)
+        peak = torch.cuda.max_memory_allocated() - before
+    return {"seconds": took, "megabytes": peak / 1e6}
+
+
+def times(names: list[str], loss: str, n: int, device: str, budget: float) -> dict[str, float]:
+    """The median seconds of contenders that take turns."""
+    cases = {name: case(name, loss, n, device) for name in names}
+    first = {name: seconds(*of) for name, of in cases.items()}
+    rounds = max(1, min(100, int(budget / sum(first.values()))))
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, of in cases.items():
+            taken[name].append(seconds(*of))
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def in_a_process(patience: float, *call: Any) -> Any:
+    """The result of one of the functions above; a string says why there is none."""
+    command = [sys.executable, __file__, "--call", json.dumps(call)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience)
+    except subprocess.TimeoutExpired:
+        return f"over {patience:.0f} s"
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    if "memory" in done.stderr.lower() or done.returncode == -9:
+        return "out of memory"
+    raise RuntimeError(f"{call} failed:\n{done.stderr}")
+
+
+def compare(
+    names: list[str], loss: str, n: int, args: argparse.Namespace, bar: Any
+) -> dict[str, Any]:
+    """Milliseconds and megabytes of each contender at one size."""
+    cells: dict[str, Any] = {}
+    for name in names:
+        bar.set_postfix_str(f"{loss}, {n}, {name}")
+        cells[name] = in_a_process(args.patience, "memory", name, loss, n, args.device)
+        bar.update()
+    able = [name for name in names if isinstance(cells[name], dict)]
+    patience = 60 + args.patience * (len(able) + 2)
+    found = in_a_process(patience, "times", able, loss, n, args.device, args.budget)
+    for name in able:
+        cells[name] = {
+            "milliseconds": float(f"{1e3 * found[name]:.4g}"),
+            "megabytes": round(cells[name]["megabytes"], 1),
+        }
+    return cells
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """NT-Xent's time and memory over the number of pairs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    titles = {"milliseconds": "time, ms", "megabytes": "peak memory above the inputs, MB"}
+    for axes, (unit, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for colour, name in zip(
+            ("#0072b2", "#009e73", "#d55e00", "#cc79a7"), CONTENDERS, strict=True
+        ):
+            points = [
+                (int(n), cells[name][unit])
+                for n, cells in record["NT-Xent"].items()
+                if isinstance(cells[name], dict)
+            ]
+            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name, markersize=4)
+        axes.set(xscale="log", yscale="log", xlabel="pairs", title=title)
+        sizes = [int(n) for n in record["NT-Xent"]]
+        axes.set_xticks(sizes, [f"{n}" for n in sizes], rotation=30)
+        axes.minorticks_off()
+        axes.grid(color="#d9d9e0", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False)
+    figure.suptitle(f"NT-Xent, forward and backward, D = {WIDTH}, {record['hardware']}")
+    figure.savefig(path, dpi=110)
+
+
+CONTENDERS = ("sslkit", "plain", *PEERS)
+CALLS = {"memory": memory, "times": times}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    sizes = [16, 64, 256, 1024, 4096, 16384, 65536]
+    parser.add_argument("--pairs", nargs="+", type=int, default=sizes)
+    parser.add_argument("--batch", type=int, default=CLASSES * PER_CLASS)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--budget", type=float, default=20, help="seconds of rounds a size")
+    parser.add_argument("--patience", type=float, default=120, help="seconds a call may take")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the record goes")
+    parser.add_argument("--call", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.call:
+        name, *rest = json.loads(args.call)
+        print(json.dumps(CALLS[name](*rest)))
+        return
+    command = "python eval/benchmarks/losses.py"
+    if args.pairs != sizes:
+        command += " --pairs " + " ".join(map(str, args.pairs))
+    record = provenance(command + (" --device cuda" if args.device == "cuda" else ""))
+    record["versions"] |= {peer: version(peer) for peer in PEERS}
+    metrics = ("triplet", "N-pair", "lifted", "angular")
+    duels = ["sslkit", "pytorch-metric-learning"]
+    total = len(args.pairs) * len(CONTENDERS) + len(metrics) * len(duels)
+    with tqdm(total=total, unit="cell") as bar:
+        record["NT-Xent"] = {
+            str(n): compare(list(CONTENDERS), "NT-Xent", n, args, bar) for n in args.pairs
+        }
+        record[f"batch of {args.batch}"] = {
+            loss: compare(duels, loss, args.batch, args, bar) for loss in metrics
+        }
+    args.results.mkdir(parents=True, exist_ok=True)
+    stem = args.results / ("losses" if args.device == "cpu" else f"losses_{args.device}")
+    stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    draw(record, stem.with_suffix(".png"))
+    print(stem.with_suffix(".json"))
+
+
+if __name__ == "__main__":
+    main()
