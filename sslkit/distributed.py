@@ -74,16 +74,18 @@ def sum_of_shares(loss: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """The loss of the batch of all processes, each computing the share of its own anchors.
 
     Args:
-        loss: takes the gathered tensors, and ``anchors``, the rows of this process; returns their
-            share of the loss.
+        loss: takes the gathered tensors, and ``anchors``, the rows of this process (None for
+            all); returns their share of the loss.
         tensors: (N, ...), N alike here, maybe another on other processes.
 
-    >>> sum_of_shares(lambda z, anchors: z[anchors].sum() / len(z), torch.ones(4))
+    >>> sum_of_shares(lambda z, anchors: z.mean() if anchors is None else ..., torch.ones(4))
     tensor(1.)
     """
     if len({len(tensor) for tensor in tensors}) > 1:
         counts = ", ".join(str(len(tensor)) for tensor in tensors)
         raise ValueError(f"what is gathered must have the same number of rows, not {counts}")
+    if world_size() == 1:
+        return loss(*tensors, anchors=None)
     gathered = [gather_rows(tensor) for tensor in tensors]
     return all_sum(loss(*(rows for rows, _ in gathered), anchors=gathered[0][1]))
 

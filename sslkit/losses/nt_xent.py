@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sslkit.distributed import sum_of_shares
 from sslkit.embeddings import check_above, full_precision, length_of
 from sslkit.losses.multi_view import are_all, checked_views, nt_xent_multi_view
-from sslkit.losses.streaming import gradients, is_flat, self_gradient, self_sums
+from sslkit.losses.streaming import LOG2_E, gradients, is_flat, self_gradient, self_sums, space_for
 
 WHOLE = 256  # up to so many rows the whole matrix is faster than its tiles
 
@@ -91,7 +91,7 @@ class _NTXent(torch.autograd.Function):
 def _by_matrix(u: Tensor, scale: float, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
     """The loss of unit vectors (2N, D), and its gradient; for few."""
     n = u.shape[0] // 2
-    similar = torch.mm(u / scale, u.T).exp_()
+    similar = torch.mm(u * (LOG2_E / scale), u.T).exp2_()
     of_image = similar.view(2, n, 2, n).diagonal(dim1=1, dim2=3)  # its views, (2, 2, N)
     positive = of_image[0, 1].clone()
     of_image.zero_()
@@ -112,14 +112,14 @@ def _by_tiles(u: Tensor, scale: float, with_gradient: bool) -> tuple[Tensor, Ten
     """As :func:`_by_matrix`, without the matrix."""
     n = u.shape[0] // 2
     u0, u1 = u[:n], u[n:]
-    kept: list[Tensor] | None = [] if with_gradient else None
-    negative = self_sums(u, scale, n, kept)
+    space = space_for(u, keep=with_gradient)
+    negative = self_sums(u, scale, n, space)
     excess = negative.log().view(2, n) - (u0 * u1).sum(1).div_(scale)
     loss = F.softplus(excess).mean()
-    if kept is None:
+    if not with_gradient:
         return loss, None
     slope = excess.sigmoid_().div_(2 * n * scale)
-    g = self_gradient(slope.view(-1) / negative, u, scale, n, kept)
+    g = self_gradient(slope.view(-1) / negative, u, scale, n, space, kept=True)
     pull = slope.sum(0)[:, None]
     g[:n].addcmul_(u1, pull, value=-1)
     g[n:].addcmul_(u0, pull, value=-1)

@@ -19,6 +19,7 @@ from sslkit.embeddings import full_precision
 
 SMALL = 96  # up to so many rows the whole matrix is faster
 FLAT = 0.03  # from this temperature on exp(cosine / temperature) needs no shift in float32
+LOG2_E = math.log2(math.e)  # exp2 takes half the time of exp
 KEPT = 2**21  # elements of tiles kept from the forward to the backward pass
 
 
@@ -98,57 +99,71 @@ def is_flat(scale: float | Tensor) -> bool:
 
 
 def _side(z: Tensor) -> int:
-    """The rows and columns of a tile."""
-    return min(max(z.shape[0] // 8, 256), 512) if z.device.type == "cpu" else 4096
+    """The rows and columns of a tile: what two cores' caches, or a GPU, take best."""
+    if z.device.type != "cpu":
+        return 4096
+    return 512 if z.shape[0] <= 2048 else 768
 
 
-def _tile(x: Tensor, y: Tensor, scale: float | Tensor, period: int, shift: int) -> Tensor:
-    """exp(x . y / scale), and 0 where column - row - shift is a multiple of the period."""
-    tile = torch.mm(x / scale, y.T).exp_()
-    height, width = tile.shape
-    for offset in range(shift - (shift + height - 1) // period * period, width, period):
-        tile.diagonal(offset).zero_()
-    return tile
-
-
-def self_sums(
-    z: Tensor, scale: float | Tensor, period: int, keep: list[Tensor] | None = None
-) -> Tensor:
-    """The sums of exponentials whose logarithm :func:`log_sum_exp_self` is; for a flat scale.
-
-    ``keep`` receives the first tiles, which :func:`self_gradient` then need not make again.
-    """
+def space_for(z: Tensor, keep: bool) -> Tensor:
+    """Room for tiles (S, side, side): for one, or for those that are worth keeping."""
     side = _side(z)
-    parts = z.split(side)
+    parts = math.ceil(z.shape[0] / side)
+    slots = min(parts * (parts + 1) // 2, max(1, KEPT // side**2)) if keep else 1
+    return z.new_empty(slots, side, side)
+
+
+def _tiles(
+    z: Tensor, scale: float | Tensor, period: int, space: Tensor, kept: int = 0
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Rows, columns and tiles of the upper triangle, the first ``kept`` as they are in the space.
+
+    A tile holds exp(z_i . z_j / scale), and 0 where i - j is a multiple of the period. It may be
+    changed; it stands until the space is full, the last slot until the next tile.
+    """
+    parts, side = z.split(space.shape[1]), space.shape[1]
+    for t, (i, j) in enumerate(combinations_with_replacement(range(len(parts)), 2)):
+        height, width = parts[i].shape[0], parts[j].shape[0]
+        slot = space[min(t, space.shape[0] - 1)].view(-1)
+        tile = slot[: height * width].view(height, width)
+        if t >= kept:
+            torch.mm(parts[i] * (LOG2_E / scale), parts[j].T, out=tile).exp2_()
+            shift = (i - j) * side
+            lowest = shift - (shift + height - 1) // period * period
+            for offset in range(lowest, width, period):
+                tile.diagonal(offset).zero_()
+        yield i, j, tile
+
+
+def self_sums(z: Tensor, scale: float | Tensor, period: int, space: Tensor) -> Tensor:
+    """The sums of exponentials whose logarithm :func:`log_sum_exp_self` is; for a flat scale."""
     sums: list[Tensor] = []
-    room = KEPT
-    for i, j in combinations_with_replacement(range(len(parts)), 2):
-        tile = _tile(parts[i], parts[j], scale, period, (i - j) * side)
+    for i, j, tile in _tiles(z, scale, period, space):
         if i == 0:
             sums.append(tile.sum(0))
         else:
             sums[j] += tile.sum(0)
         if i < j:
             sums[i] += tile.sum(1)
-        room -= tile.numel()
-        if keep is not None and room >= 0:
-            keep.append(tile)
     return torch.cat(sums)
 
 
 def self_gradient(
-    weight: Tensor, z: Tensor, scale: float | Tensor, period: int, kept: Sequence[Tensor] = ()
+    weight: Tensor, z: Tensor, scale: float | Tensor, period: int, space: Tensor, kept: bool
 ) -> Tensor:
-    """The gradient of the sum of weight_i times :func:`self_sums`_i, over z, times the scale."""
-    side = _side(z)
+    """The gradient of the sum of weight_i times :func:`self_sums`_i, over z, times the scale.
+
+    ``kept`` says that the space is as :func:`self_sums` left it.
+    """
+    side, slots = space.shape[1], space.shape[0]
     parts, weights = z.split(side), weight.split(side)
+    whole = slots == len(parts) * (len(parts) + 1) // 2
+    as_they_are = (slots if whole else slots - 1) if kept else 0
+    both = torch.empty_like(space[0])
     sums: list[Tensor] = []
-    for n, (i, j) in enumerate(combinations_with_replacement(range(len(parts)), 2)):
-        if n < len(kept):
-            tile = kept[n]
-        else:
-            tile = _tile(parts[i], parts[j], scale, period, (i - j) * side)
-        tile.mul_(weights[i].unsqueeze(1) + weights[j])
+    for i, j, tile in _tiles(z, scale, period, space, as_they_are):
+        height, width = tile.shape
+        tile.mul_(torch.add(weights[i][:, None], weights[j], out=both[:height, :width]))
         if i == 0:
             sums.append(tile.T @ parts[i])
         else:
@@ -161,14 +176,15 @@ def self_gradient(
 @torch.library.custom_op("sslkit::log_sum_exp_self", mutates_args=())
 def _self(z: Tensor, scale: Tensor, period: int) -> Tensor:
     if is_flat(scale):
-        return self_sums(z, scale, period).log_()
+        return self_sums(z, scale, period, space_for(z, keep=False)).log_()
     return _rows(z, z, scale, _views(z, period), False)[0]
 
 
 @torch.library.custom_op("sslkit::log_sum_exp_self_backward", mutates_args=())
 def _self_backward(grad: Tensor, z: Tensor, scale: Tensor, period: int, lse: Tensor) -> Tensor:
     if is_flat(scale):
-        return self_gradient(grad * (-lse).exp() / scale, z, scale, period)
+        space = space_for(z, keep=False)
+        return self_gradient(grad * (-lse).exp() / scale, z, scale, period, space, kept=False)
     excluded = _views(z, period)
     mean = _rows(z, z, scale, excluded, True)[1]
     keys = _rows_backward(grad, z, z, scale, excluded, lse)
