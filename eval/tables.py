@@ -104,14 +104,15 @@ def cell(value: dict[str, float] | str) -> str:
 
 
 def contract(losses: dict[str, Any]) -> str:
-    """What `eval/benchmarks/processes.py` found: ratios that should be 1, a row a loss."""
+    """What `eval/benchmarks/processes.py` found: ratios that should be 1, alike losses in a row."""
     splits = [split for split in next(iter(losses.values())) if not split.startswith("1 ")]
-    rows = [["norm, cosine, value", *splits], ["---"] * (1 + len(splits))]
+    head = [["norm, cosine, value", *splits], ["---"] * (1 + len(splits))]
+    named: dict[tuple[str, ...], list[str]] = {}
     for name, found in losses.items():
-        cells = [found.get(split) for split in splits]
-        row = [", ".join(ratio(x) for x in cell.values()) if cell else "refused" for cell in cells]
-        rows.append([name, *row])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        cells = [", ".join(map(ratio, found.get(split, {}).values())) for split in splits]
+        named.setdefault(tuple(cell or "not tried" for cell in cells), []).append(name)
+    rows = [["; ".join(names), *cells] for cells, names in named.items()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in head + rows)
 
 
 def ratio(value: float) -> str:

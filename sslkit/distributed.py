@@ -76,16 +76,24 @@ def sum_of_shares(loss: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     Args:
         loss: takes the gathered tensors, and ``anchors``, the rows of this process (None for
             all); returns their share of the loss.
-        tensors: (N, ...), N alike here, maybe another on other processes.
+        tensors: (N, ...), N alike here, maybe another on other processes. The numbers are
+            exchanged first, which waits for the device.
+
+    Returns:
+        The sum of all shares, a scalar.
+
+    Raises:
+        ValueError: tensors of different N, where there are several processes. As with any
+            collective, an error in one process leaves the others waiting.
 
     >>> sum_of_shares(lambda z, anchors: z.mean() if anchors is None else ..., torch.ones(4))
     tensor(1.)
     """
+    if world_size() == 1:
+        return loss(*tensors, anchors=None)
     if len({len(tensor) for tensor in tensors}) > 1:
         counts = ", ".join(str(len(tensor)) for tensor in tensors)
         raise ValueError(f"what is gathered must have the same number of rows, not {counts}")
-    if world_size() == 1:
-        return loss(*tensors, anchors=None)
     gathered = [gather_rows(tensor) for tensor in tensors]
     return all_sum(loss(*(rows for rows, _ in gathered), anchors=gathered[0][1]))
 

@@ -23,6 +23,8 @@ def checked(**tensors: Tensor) -> tuple[Tensor, ...]:
     for name, tensor in tensors.items():
         if tensor.ndim != 2:
             raise ValueError(f"{name} must be (N, D), not {tuple(tensor.shape)}")
+        if not tensor.shape[1]:
+            raise ValueError(f"{name} must have a dimension, not {tuple(tensor.shape)}")
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must be of a floating-point dtype, not {tensor.dtype}")
         if tensor.shape != shape:
@@ -31,6 +33,27 @@ def checked(**tensors: Tensor) -> tuple[Tensor, ...]:
             )
         dtype = torch.promote_types(dtype, tensor.dtype)
     return tuple(tensor.to(dtype) for tensor in tensors.values())
+
+
+def check_temperature(temperature: float | Tensor, like: Tensor) -> float | Tensor:
+    """A finite temperature above 0; one in a tensor as a scalar of the dtype of ``like``.
+
+    On a CPU a tensor's value is checked too; elsewhere, and when compiled, reading it would wait.
+
+    Raises:
+        ValueError: a temperature not above 0, or a tensor of more than one.
+
+    >>> check_temperature(torch.tensor([0.5]), torch.ones(2))
+    tensor(0.5000)
+    """
+    if not isinstance(temperature, Tensor):
+        check_above(0, temperature=temperature)
+        return temperature
+    if temperature.numel() != 1:
+        raise ValueError(f"temperature must be one number, not {tuple(temperature.shape)}")
+    if temperature.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_above(0, temperature=float(temperature.detach()))
+    return temperature.reshape(()).to(like.dtype)
 
 
 def check_labels(labels: Tensor, n: int) -> None:
@@ -52,15 +75,13 @@ def check_labels(labels: Tensor, n: int) -> None:
 def check_above(least: float, **numbers: float | Tensor) -> None:
     """Raise ValueError unless numbers are finite and above ``least``.
 
-    A tensor's value is not read: that would wait for the device.
-
     >>> check_above(0, temperature=-1.0)
     Traceback (most recent call last):
     ...
     ValueError: temperature must be a finite number above 0, not -1.0
     """
     for name, number in numbers.items():
-        if not isinstance(number, Tensor) and not least < number < math.inf:
+        if not least < number < math.inf:
             raise ValueError(f"{name} must be a finite number above {least}, not {number}")
 
 
@@ -87,8 +108,8 @@ def unit(z: Tensor) -> Tensor:
     """Rows of (N, D) at length 1.
 
     A zero row stays zero, and has the gradient of a row of length 1, so that it can leave zero.
-    A row that is not finite, or whose squared length is not (from about 1e19 in float32),
-    becomes NaN.
+    So does a row whose squared length is 0 in its dtype (up to about 1e-23 in float32). A row
+    that is not finite, or whose squared length is not (from about 1e19), becomes NaN.
 
     >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     tensor([[0.6000, 0.8000],
@@ -99,8 +120,9 @@ def unit(z: Tensor) -> Tensor:
 
 def length_of(z: Tensor) -> Tensor:
     """What :func:`unit` divides the rows of (N, D) by, (N, 1)."""
-    length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    return length + length.logical_not() + (length - length)  # 0 becomes 1; infinity, NaN
+    square = (z * z).sum(1, keepdim=True)
+    length = (square + square.logical_not()).sqrt()  # 0 becomes 1
+    return length + (length - length)  # infinity becomes NaN
 
 
 def squared_distances(z: Tensor) -> Tensor:
@@ -110,6 +132,7 @@ def squared_distances(z: Tensor) -> Tensor:
     tensor([[0., 9.],
             [9., 0.]])
     """
+    z = z - z.mean(0).detach()  # far from 0 the differences below would lose their digits
     with full_precision(z):
         gram = z @ z.T
     rows = torch.arange(len(z), device=z.device)

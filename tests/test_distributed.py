@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import sslkit.losses
-from sslkit.distributed import all_gather, all_sum, sum_of_shares
+from sslkit.distributed import all_gather, all_sum
 
 SCRIPT = Path(__file__).parents[1] / "eval" / "benchmarks" / "processes.py"
 LOSSES = [
@@ -43,8 +43,3 @@ def test_identity_in_a_single_process():
     x = torch.randn(3, 2)
     assert all_gather(x) is x
     assert all_sum(x) is x
-
-
-def test_what_is_gathered_has_the_same_number_of_rows():
-    with pytest.raises(ValueError, match="the same number of rows, not 3, 2"):
-        sum_of_shares(lambda a, b, anchors: a.sum(), torch.ones(3), torch.ones(2))

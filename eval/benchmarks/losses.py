@@ -13,12 +13,14 @@ than there is, or needs longer than the patience, is a cell that says so.
 import argparse
 import json
 import math
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,7 @@ def nt_xent(name: str) -> Loss:
             return peer(torch.cat([z0, z1]), images.repeat(2))
 
         return of_views
-    return plain if name == "plain" else losses.NTXentLoss(TEMPERATURE)
+    return plain if name == "plain" else partial(losses.nt_xent, temperature=TEMPERATURE)
 
 
 def metric(name: str, loss: str) -> Loss:
@@ -164,7 +166,8 @@ def in_a_process(patience: float, *call: Any) -> Any:
         return f"over {patience:.0f} s"
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
-    if "memory" in done.stderr.lower() or done.returncode == -9:
+    *_, last = done.stderr.strip().splitlines() or [""]
+    if done.returncode == -9 or re.search("OutOfMemory|MemoryError|(enough|allocate) memory", last):
         return "out of memory"
     raise RuntimeError(f"{call} failed:\n{done.stderr}")
 
@@ -182,6 +185,9 @@ def compare(
     patience = 60 + args.patience * (len(able) + 2)
     found = in_a_process(patience, "times", able, loss, n, args.device, args.budget)
     for name in able:
+        if isinstance(found, str):
+            cells[name] = found
+            continue
         cells[name] = {
             "milliseconds": float(f"{1e3 * found[name]:.4g}"),
             "megabytes": round(cells[name]["megabytes"], 1),
@@ -193,7 +199,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     """NT-Xent's time and memory over the number of pairs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     titles = {"milliseconds": "time, ms", "megabytes": "peak memory above the inputs, MB"}
     for axes, (unit, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for colour, name in zip(
@@ -202,16 +208,22 @@ def draw(record: dict[str, Any], path: Path) -> None:
             points = [
                 (int(n), cells[name][unit])
                 for n, cells in record["NT-Xent"].items()
-                if isinstance(cells[name], dict)
+                if isinstance(cells[name], dict) and cells[name][unit] > 0
             ]
-            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name, markersize=4)
+            axes.plot(
+                *zip(*points or [(math.nan, math.nan)], strict=True),
+                "o-",
+                color=colour,
+                label=name,
+                markersize=4,
+            )
         axes.set(xscale="log", yscale="log", xlabel="pairs", title=title)
         sizes = [int(n) for n in record["NT-Xent"]]
         axes.set_xticks(sizes, [f"{n}" for n in sizes], rotation=30)
         axes.minorticks_off()
         axes.grid(color="#d9d9e0", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(f"NT-Xent, forward and backward, D = {WIDTH}, {record['hardware']}")
     figure.savefig(path, dpi=110)
 
@@ -243,16 +255,18 @@ def main() -> None:
     metrics = ("triplet", "N-pair", "lifted", "angular")
     duels = ["sslkit", "pytorch-metric-learning"]
     total = len(args.pairs) * len(CONTENDERS) + len(metrics) * len(duels)
-    with tqdm(total=total, unit="cell") as bar:
-        record["NT-Xent"] = {
-            str(n): compare(list(CONTENDERS), "NT-Xent", n, args, bar) for n in args.pairs
-        }
-        record[f"batch of {args.batch}"] = {
-            loss: compare(duels, loss, args.batch, args, bar) for loss in metrics
-        }
     args.results.mkdir(parents=True, exist_ok=True)
     stem = args.results / ("losses" if args.device == "cpu" else f"losses_{args.device}")
-    stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    views: dict[str, Any] = {}
+    batch: dict[str, Any] = {}
+    record |= {"NT-Xent": views, f"batch of {args.batch}": batch}
+    with tqdm(total=total, unit="cell") as bar:
+        for n in args.pairs:
+            views[str(n)] = compare(list(CONTENDERS), "NT-Xent", n, args, bar)
+            stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+        for loss in metrics:
+            batch[loss] = compare(duels, loss, args.batch, args, bar)
+            stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     draw(record, stem.with_suffix(".png"))
     print(stem.with_suffix(".json"))
 

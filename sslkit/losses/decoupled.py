@@ -81,9 +81,9 @@ class DecoupledNTXentLoss(nn.Module):
 
     def forward(self, z0: Tensor, z1: Tensor) -> Tensor:
         """(N, D) and (N, D) to a scalar."""
-        return sum_of_shares(self.share, z0, z1) if self.gather else self.share(z0, z1)
+        return sum_of_shares(self._share, z0, z1) if self.gather else self._share(z0, z1)
 
-    def share(self, z0: Tensor, z1: Tensor, anchors: slice | None = None) -> Tensor:
+    def _share(self, z0: Tensor, z1: Tensor, anchors: slice | None = None) -> Tensor:
         return decoupled_nt_xent(
             z0, z1, temperature=self.temperature, sigma=self.sigma, anchors=anchors
         )

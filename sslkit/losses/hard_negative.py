@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslkit.distributed import sum_of_shares
-from sslkit.embeddings import check_above, check_at_least
+from sslkit.embeddings import check_above, check_at_least, check_temperature
 from sslkit.losses.multi_view import pair_logits
 
 
@@ -39,7 +39,8 @@ def hard_nt_xent(
         anchors: as in :func:`nt_xent`.
 
     Returns:
-        The loss, a scalar in nats, at least 0.
+        The loss, a scalar in nats, at least 0. Where tau_plus exp(s+) is nearly h, their
+        difference loses digits: at T = 0.05 the gradient is exact to about 5e-5 in float32.
 
     Raises:
         ValueError: as :func:`nt_xent`; or a beta or tau_plus out of range.
@@ -57,12 +58,9 @@ def hard_nt_xent(
         # log(exp(h) - tau_plus exp(positive)); where that is not positive, the floor stands.
         excess = positive - h + math.log(tau_plus)
         own = torch.log1p(-excess.clamp(max=-1e-6).exp()).masked_fill(excess >= 0, -math.inf)
-        h = torch.maximum(h + own - math.log1p(-tau_plus), -1 / _tensor(temperature, h))
+        floor = -1 / check_temperature(temperature, h)
+        h = (h + own - math.log1p(-tau_plus)).clamp_min(floor)
     return F.softplus(count + h - positive).sum() / total
-
-
-def _tensor(number: float | Tensor, like: Tensor) -> Tensor:
-    return torch.as_tensor(number, dtype=like.dtype, device=like.device)
 
 
 def _check(beta: float, tau_plus: float) -> None:
@@ -103,9 +101,9 @@ class HardNTXentLoss(nn.Module):
 
     def forward(self, z0: Tensor, z1: Tensor) -> Tensor:
         """(N, D) and (N, D) to a scalar."""
-        return sum_of_shares(self.share, z0, z1) if self.gather else self.share(z0, z1)
+        return sum_of_shares(self._share, z0, z1) if self.gather else self._share(z0, z1)
 
-    def share(self, z0: Tensor, z1: Tensor, anchors: slice | None = None) -> Tensor:
+    def _share(self, z0: Tensor, z1: Tensor, anchors: slice | None = None) -> Tensor:
         return hard_nt_xent(
             z0,
             z1,

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslkit.distributed import sum_of_shares
-from sslkit.embeddings import check_above, checked, unit
+from sslkit.embeddings import check_above, check_temperature, checked, unit
 from sslkit.losses.streaming import log_sum_exp
 
 
@@ -47,7 +47,11 @@ def info_nce(
     0.3408
     """
     query, positive = checked(query=query, positive=positive)
-    check_above(0, temperature=temperature)
+    if negatives is not None:
+        (negatives,) = checked(negatives=negatives)
+        dtype = torch.promote_types(query.dtype, negatives.dtype)
+        query, positive, negatives = query.to(dtype), positive.to(dtype), negatives.to(dtype)
+    temperature = check_temperature(temperature, query)
     n = len(query)
     own = slice(None) if anchors is None else anchors
     excluded = None
@@ -58,12 +62,10 @@ def info_nce(
         keys = positive
         excluded = torch.arange(n, device=query.device)[own, None]
     else:
-        (keys,) = checked(negatives=negatives)
-        if not len(keys) or keys.shape[1] != query.shape[1]:
-            raise ValueError(
-                f"negatives must be (M, {query.shape[1]}), M at least 1, not {tuple(keys.shape)}"
-            )
-        keys = unit(keys.to(query.dtype))
+        shape = tuple(negatives.shape)
+        if not shape[0] or shape[1] != query.shape[1]:
+            raise ValueError(f"negatives must be (M, {query.shape[1]}), M at least 1, not {shape}")
+        keys = unit(negatives)
     if not n:
         raise ValueError("query must have at least 1 row, not 0")
     query, positive = query[own], positive[own]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslkit.embeddings import check_above, checked, unit
+from sslkit.embeddings import check_temperature, checked, unit
 from sslkit.losses.streaming import log_sum_exp, log_sum_exp_self
 
 
@@ -52,7 +52,7 @@ def pair_logits(
         images of their logits times the scale, (2, P, A); the logits of the pairs, (P, A); and
         the number of terms in the batch, 2 P N.
     """
-    views = checked_views(views, temperature)
+    views, temperature = checked_views(views, temperature)
     n = len(views[0])
     units = [unit(z) for z in views]
     keys = torch.cat(units)  # (V * N, D)
@@ -79,15 +79,16 @@ def pair_logits(
     )
 
 
-def checked_views(views: Sequence[Tensor], temperature: float | Tensor) -> tuple[Tensor, ...]:
+def checked_views(
+    views: Sequence[Tensor], temperature: float | Tensor
+) -> tuple[tuple[Tensor, ...], float | Tensor]:
     """Two or more views of two or more images, in float32 or wider, and a temperature."""
     if len(views) < 2:
         raise ValueError(f"views must be at least 2, not {len(views)}")
     views = checked(**{f"z{i}": z for i, z in enumerate(views)})
     if len(views[0]) < 2:
         raise ValueError(f"z0 must have at least 2 rows, for a negative, not {len(views[0])}")
-    check_above(0, temperature=temperature)
-    return views
+    return views, check_temperature(temperature, views[0])
 
 
 def are_all(anchors: slice | None, n: int) -> bool:

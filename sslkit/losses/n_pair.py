@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sslkit.distributed import all_gather
 from sslkit.embeddings import check_at_least, check_labels, checked, full_precision
-from sslkit.losses.pairwise import name_of
+from sslkit.losses.pairwise import check_tuples, name_of
 from sslkit.miners import Pairs
 
 
@@ -76,6 +76,7 @@ def _first_two(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _same(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    check_tuples(Pairs, pairs)
     first, second = pairs.first[pairs.same], pairs.second[pairs.same]
     return first, second, torch.ones_like(first, dtype=torch.bool)
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslkit.distributed import all_gather
-from sslkit.embeddings import check_above
+from sslkit.embeddings import check_above, check_temperature
 from sslkit.losses.margin_triplet import mean_over_negatives, semi_hard_negative, similarities
 
 
@@ -35,16 +35,15 @@ def nt_logistic(
 
     Raises:
         ValueError: shapes that differ or are not (N, D), integers, fewer than two pairs (there
-            would be no negative), or a number not above 0 as temperature (a tensor's value is
-            not read: that would wait for the device).
+            would be no negative), or a temperature not above 0.
 
     >>> import torch
     >>> z = torch.eye(4)
     >>> round(nt_logistic(z, z, temperature=0.5).item(), 4)  # log(1 + exp(-2)) + log(2)
     0.8201
     """
-    check_above(0, temperature=temperature)
     similarity, positive, negatives = similarities(z0, z1)
+    temperature = check_temperature(temperature, similarity)
     attraction = F.softplus(-positive / temperature)
     if semi_hard:
         nearest = semi_hard_negative(similarity, positive, negatives)
@@ -73,7 +72,7 @@ class NTLogisticLoss(nn.Module):
     """
 
     def __init__(
-        self, *, temperature: float | Tensor, semi_hard: bool = False, gather: bool = True
+        self, temperature: float | Tensor = 0.5, *, semi_hard: bool = False, gather: bool = True
     ) -> None:
         super().__init__()
         check_above(0, temperature=temperature)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from sslkit.distributed import sum_of_shares
 from sslkit.embeddings import check_above, full_precision, length_of
 from sslkit.losses.multi_view import are_all, checked_views, nt_xent_multi_view
-from sslkit.losses.streaming import LOG2_E, gradients, is_flat, self_gradient, self_sums, space_for
+from sslkit.losses.streaming.definition import LOG2_E, gradients, is_flat
+from sslkit.losses.streaming.tiles import self_gradient, self_sums, space_for
 
 WHOLE = 256  # up to so many rows the whole matrix is faster than its tiles
 
@@ -22,7 +23,9 @@ def nt_xent(
     Every projection is an anchor once: its positive is the other view of the same image, its
     negatives are both views of all other images. Similarity is the cosine over the temperature;
     the loss is the mean cross-entropy over the 2N anchors. It is computed in float32 (float64
-    for float64 input), under autocast too, and never holds the (2N, 2N) matrix.
+    for float64 input), under autocast too. From 256 rows on it never holds the (2N, 2N) matrix,
+    unless it is differentiated twice. ``torch.func`` cannot transform it: that needs
+    :func:`nt_xent_multi_view` of few rows.
 
     Args:
         z0: projections of the first views, (N, D); row i belongs to row i of ``z1``. They are
@@ -37,18 +40,19 @@ def nt_xent(
 
     Raises:
         ValueError: shapes that differ or are not (N, D), integers, fewer than two pairs (there
-            would be no negative), or a number not above 0 as temperature (a tensor's value is
-            not read: that would wait for the device).
+            would be no negative), or a temperature not above 0 (one on a device is not read: that
+            would wait for it).
 
     >>> z = torch.eye(4)
     >>> round(nt_xent(z, z, temperature=0.5).item(), 4)  # log(1 + 6 exp(-2))
     0.5944
     """
-    z0, z1 = checked_views((z0, z1), temperature)
+    (z0, z1), temperature = checked_views((z0, z1), temperature)
     if torch.compiler.is_compiling() or not (is_flat(temperature) and are_all(anchors, len(z0))):
         return nt_xent_multi_view((z0, z1), temperature=temperature, anchors=anchors)
     with full_precision(z0):
-        loss: Tensor = _NTXent.apply(z0, z1, temperature)
+        asked = any(isinstance(t, Tensor) and t.requires_grad for t in (z0, z1, temperature))
+        loss: Tensor = _NTXent.apply(z0, z1, temperature, asked and torch.is_grad_enabled())
     return loss
 
 
@@ -56,14 +60,16 @@ class _NTXent(torch.autograd.Function):
     """Loss and gradient in one go: a fraction of the operations and of the memory."""
 
     @staticmethod
-    def forward(ctx: Any, z0: Tensor, z1: Tensor, temperature: float | Tensor) -> Tensor:
+    def forward(
+        ctx: Any, z0: Tensor, z1: Tensor, temperature: float | Tensor, with_gradient: bool
+    ) -> Tensor:
         given = temperature if isinstance(temperature, Tensor) else None
         scale = float(temperature if given is None else given.detach())
         z = torch.cat([z0, z1])
         length = length_of(z)
         u = z.div_(length)
         whole = u.shape[0] <= WHOLE
-        loss, g = (_by_matrix if whole else _by_tiles)(u, scale, any(ctx.needs_input_grad))
+        loss, g = (_by_matrix if whole else _by_tiles)(u, scale, with_gradient)
         if g is None:
             return loss
         radial = (u * g).sum(1, keepdim=True)
@@ -78,14 +84,15 @@ class _NTXent(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         z0, z1, temperature, g, of_temperature = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again: through the parts
-            given = ctx.number if temperature is None else temperature
-            loss = nt_xent_multi_view((z0, z1), temperature=given)
-            return tuple(gradients(loss, grads[0], (z0, z1, temperature)))
+            inputs = (z0, z1) if temperature is None else (z0, z1, temperature)
+
+            def parts(z0: Tensor, z1: Tensor, t: float | Tensor = ctx.number) -> Tensor:
+                return nt_xent_multi_view((z0, z1), temperature=t)
+
+            return (*gradients(parts, grads[0], *inputs), None, None)[:4]
         g = g * grads[0]
         g0, g1 = g[: len(z0)], g[len(z0) :]
-        if temperature is None:
-            return g0, g1, None
-        return g0, g1, (of_temperature * grads[0]).to(temperature).view_as(temperature)
+        return g0, g1, None if temperature is None else of_temperature * grads[0], None
 
 
 def _by_matrix(u: Tensor, scale: float, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
@@ -130,7 +137,7 @@ class NTXentLoss(nn.Module):
     """NT-Xent as a module, of two or more views; see :func:`nt_xent`, :func:`nt_xent_multi_view`.
 
     Args:
-        temperature: above 0.
+        temperature: above 0; an ``nn.Parameter`` is learnt with the rest.
         gather: take the negatives from all processes of ``torch.distributed``. With gradients
             averaged over processes, as DDP does, the gradient is that of the whole batch in
             one process; the value is the loss of the whole batch. Without an initialised group
@@ -148,9 +155,9 @@ class NTXentLoss(nn.Module):
 
     def forward(self, *views: Tensor) -> Tensor:
         """Two or more (N, D) to a scalar."""
-        return sum_of_shares(self.share, *views) if self.gather else self.share(*views)
+        return sum_of_shares(self._share, *views) if self.gather else self._share(*views)
 
-    def share(self, *views: Tensor, anchors: slice | None = None) -> Tensor:
+    def _share(self, *views: Tensor, anchors: slice | None = None) -> Tensor:
         if len(views) == 2:
             return nt_xent(*views, temperature=self.temperature, anchors=anchors)
         return nt_xent_multi_view(views, temperature=self.temperature, anchors=anchors)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sslkit.embeddings import check_labels
-from sslkit.miners import Pairs
+from sslkit.miners import Pairs, Triplets
 
 
 def mean_over_pairs(
@@ -32,6 +32,7 @@ def mean_over_pairs(
     """
     check_one(labels=labels, pairs=pairs)
     if pairs is not None:
+        check_tuples(Pairs, pairs)
         terms = term(distance[pairs.first, pairs.second], pairs.same)
         return terms.sum() / max(len(terms), 1)
     assert labels is not None
@@ -53,6 +54,25 @@ def check_one(**arguments: object) -> None:
     given = sum(argument is not None for argument in arguments.values())
     if given != 1:
         raise ValueError(f"exactly one of {' and '.join(arguments)} must be given, not {given}")
+
+
+def check_tuples(kind: type[Pairs] | type[Triplets], tuples: object) -> None:
+    """Raise ValueError unless a miner's tuples are of a kind, with indices of one length.
+
+    >>> check_tuples(Triplets, Pairs(torch.arange(2), torch.arange(2), torch.ones(2) > 0))
+    Traceback (most recent call last):
+    ...
+    ValueError: the miner must return Triplets, not Pairs
+    """
+    if not isinstance(tuples, kind):
+        raise ValueError(f"the miner must return {kind.__name__}, not {type(tuples).__name__}")
+    for name, value in tuples._asdict().items():
+        dtype = torch.bool if name == "same" else torch.int64
+        if value.dtype != dtype or value.shape != (len(tuples[0]),):
+            raise ValueError(
+                f"{name} must be {dtype} of shape ({len(tuples[0])},), not {value.dtype} of shape "
+                f"{tuple(value.shape)}"
+            )
 
 
 def name_of(miner: Callable[..., object] | None) -> str:

@@ -4,8 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit.distributed import mean_over_processes
+from sslkit.distributed import all_sum
 from sslkit.embeddings import checked
+
+IGNORED = -100  # the class index that torch leaves out
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -27,7 +29,7 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: floa
         label_smoothing: in [0, 1); 0.1 is usual.
 
     Returns:
-        The loss, a scalar in nats, at least 0.
+        The loss, a scalar in nats, at least 0; 0, with zero gradient, if no row counts.
 
     Raises:
         ValueError: logits that are not floating-point (N, C) with a row and a class, targets of
@@ -39,6 +41,14 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: floa
     >>> round(soft_cross_entropy(logits, torch.tensor([[0.5, 0.5]])).item(), 4)  # 0.1269 + 1
     1.1269
     """
+    total, count = _sum_and_count(logits, targets, label_smoothing)
+    return total / count.clamp_min(1)
+
+
+def _sum_and_count(
+    logits: Tensor, targets: Tensor, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """The sum of the losses of rows, and how many count."""
     _check(label_smoothing)
     (logits,) = checked(logits=logits)
     if 0 in logits.shape:
@@ -53,7 +63,10 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: floa
             f"targets must be floating-point probabilities ({n}, {c}) or integer class indices "
             f"({n},), not {targets.dtype} of shape {tuple(targets.shape)}"
         )
-    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    total = F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
+    if targets.ndim == 1:
+        return total, (targets != IGNORED).sum().to(logits.dtype)
+    return total, logits.new_full((), n)
 
 
 def _is_integer(tensor: Tensor) -> bool:
@@ -86,8 +99,11 @@ class SoftCrossEntropyLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(N, C) and (N, C) or (N,) to a scalar."""
-        loss = soft_cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        return mean_over_processes(loss, len(logits)) if self.gather else loss
+        total, count = _sum_and_count(logits, targets, self.label_smoothing)
+        if self.gather:
+            count = all_sum(count)
+        loss = total / count.clamp_min(1)
+        return all_sum(loss) if self.gather else loss
 
     def extra_repr(self) -> str:
         return f"label_smoothing={self.label_smoothing}, gather={self.gather}"

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sslkit.distributed import sum_of_shares
-from sslkit.embeddings import check_above, check_labels, checked, unit
+from sslkit.embeddings import check_above, check_labels, check_temperature, checked, unit
 from sslkit.losses.multi_view import are_all
 from sslkit.losses.streaming import log_sum_exp, log_sum_exp_self
 
@@ -47,7 +47,8 @@ def sup_con(
     if n < 2:
         raise ValueError(f"embeddings must have at least 2 rows, not {n}")
     check_labels(labels, n)
-    check_above(0, temperature=temperature)
+    labels = labels.long()
+    temperature = check_temperature(temperature, embeddings)
     z = unit(embeddings)
     own = slice(None) if anchors is None else anchors
     if are_all(anchors, n):
@@ -94,10 +95,10 @@ class SupConLoss(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """(N, D) and (N,) to a scalar."""
         if self.gather:
-            return sum_of_shares(self.share, embeddings, labels)
-        return self.share(embeddings, labels)
+            return sum_of_shares(self._share, embeddings, labels)
+        return self._share(embeddings, labels)
 
-    def share(self, embeddings: Tensor, labels: Tensor, anchors: slice | None = None) -> Tensor:
+    def _share(self, embeddings: Tensor, labels: Tensor, anchors: slice | None = None) -> Tensor:
         return sup_con(embeddings, labels, temperature=self.temperature, anchors=anchors)
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sslkit.distributed import all_gather
 from sslkit.embeddings import check_above, check_labels, checked, squared_distances, unit
-from sslkit.losses.pairwise import check_one, name_of
+from sslkit.losses.pairwise import check_one, check_tuples, name_of
 from sslkit.miners import Triplets
 from sslkit.miners.pairs import pair_masks
 
@@ -56,6 +56,7 @@ def triplet_margin(
         assert labels is not None
         loss = _mean_over_all(square, labels, margin)
     else:
+        check_tuples(Triplets, triplets)
         anchor, positive, negative = triplets
         terms = (square[anchor, positive] - square[anchor, negative] + margin).relu()
         loss = terms.sum() / max(len(anchor), 1)
@@ -87,7 +88,8 @@ class TripletMarginLoss(nn.Module):
     Args:
         margin: above 0.
         miner: from embeddings and labels to the triplets to take, such as
-            :func:`sslkit.miners.semi_hard`; None for all.
+            :func:`sslkit.miners.semi_hard`; None for all. Over processes a random miner needs
+            a generator of one seed on all, or each process has a sample of its own.
         normalize: bring the embeddings to length 1 first. Miners always do.
         gather: take the rows of all processes. The value and, averaged over processes as DDP
             does, the gradient are those of the whole batch in one process.

@@ -250,3 +250,42 @@ def test_labels_or_tuples(loss, name, tuples):
     z = batch().requires_grad_()
     loss(z, **{name: empty}).backward()
     assert not z.grad.any()
+
+
+@pytest.mark.parametrize("offset", [100.0, 1000.0])
+def test_distances_far_from_0_keep_their_digits(offset):
+    z = offset + 0.05 * torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8) // 2
+    for loss in (losses.contrastive, losses.ddml, losses.lifted_structure):
+        expected = loss(z.double(), labels).item()
+        assert loss(z, labels).item() == pytest.approx(expected, rel=1e-4)
+
+
+PAIRS = miners.Pairs(torch.tensor([0, 1]), torch.tensor([1, 2]), torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda z: losses.TripletMarginLoss(miner=miners.all_pairs)(z, torch.arange(3)),
+            "Triplets, not Pairs",
+        ),
+        (
+            lambda z: losses.ContrastiveLoss(miner=miners.hard)(z, torch.arange(3)),
+            "Pairs, not Triplets",
+        ),
+        (lambda z: losses.NPairLoss(miner=miners.hard)(z, torch.arange(3)), "Pairs, not Triplets"),
+        (
+            lambda z: losses.n_pair(z, torch.arange(3), pairs=PAIRS._replace(same=torch.ones(2))),
+            r"same must be torch.bool of shape \(2,\), not torch.float32",
+        ),
+        (
+            lambda z: losses.contrastive(z, pairs=PAIRS._replace(second=torch.tensor([1]))),
+            r"second must be torch.int64 of shape \(2,\), not torch.int64 of shape \(1,\)",
+        ),
+    ],
+)
+def test_tuples_of_another_kind(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.eye(3))

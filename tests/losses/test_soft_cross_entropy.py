@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslkit.losses import soft_cross_entropy
+from sslkit.losses import SoftCrossEntropyLoss, soft_cross_entropy
 
 
 def loop(logits, targets, smoothing):
@@ -68,7 +68,7 @@ def test_targets_do_not_lower_the_precision():
         (torch.ones(3), torch.zeros(3).long(), r"logits must be \(N, D\), not \(3,\)"),
         (torch.ones(3, 4).int(), torch.zeros(3).long(), "logits must be of a floating-point"),
         (torch.ones(0, 4), torch.zeros(0).long(), r"a row and a class, not \(0, 4\)"),
-        (torch.ones(3, 0), torch.zeros(3, 0), r"a row and a class, not \(3, 0\)"),
+        (torch.ones(3, 0), torch.zeros(3, 0), r"a dimension, not \(3, 0\)"),
         (torch.ones(3, 4), torch.zeros(3), r"targets must be .* not torch.float32 of shape \(3,\)"),
         (torch.ones(3, 4), torch.zeros(3, 4).long(), r"\(3, 4\) or .* not torch.int64 of shape"),
         (torch.ones(3, 4), torch.zeros(2).long(), r"class indices \(3,\), not .* \(2,\)"),
@@ -79,3 +79,15 @@ def test_targets_do_not_lower_the_precision():
 def test_bad_input(logits, targets, message):
     with pytest.raises(ValueError, match=message):
         soft_cross_entropy(logits, targets)
+
+
+def test_rows_left_out_do_not_count():
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    targets = torch.tensor([0, -100, 2, -100])
+    expected = torch.nn.functional.cross_entropy(logits, targets)
+    for gather in (True, False):
+        loss = SoftCrossEntropyLoss(gather=gather)
+        torch.testing.assert_close(loss(logits, targets), expected)
+        none = loss(logits, torch.full((4,), -100))
+        assert none == 0
+        assert not torch.autograd.grad(none, logits)[0].any()

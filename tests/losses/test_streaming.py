@@ -154,15 +154,21 @@ CASES = {
 every_case = pytest.mark.parametrize(("loss", "loop"), CASES.values(), ids=CASES)
 
 
+@pytest.fixture
+def by_tiles(monkeypatch):
+    """Small batches by tiles of 5, of which some are kept, not by the whole matrix."""
+    tiles = sys.modules["sslkit.losses.streaming.tiles"]
+    monkeypatch.setattr(streaming, "SMALL", 0)
+    monkeypatch.setattr(tiles, "KEPT", 60)
+    monkeypatch.setattr(tiles, "_side", lambda z: 5)
+    monkeypatch.setattr(sys.modules["sslkit.losses.nt_xent"], "WHOLE", 0)
+
+
 @pytest.fixture(params=["whole", "tiles"])
-def path(request, monkeypatch):
-    """Small batches by the whole matrix, and by tiles of 5 of which some are kept."""
+def path(request):
+    """Small batches in both ways."""
     if request.param == "tiles":
-        monkeypatch.setattr(streaming, "SMALL", 0)
-        monkeypatch.setattr(streaming, "KEPT", 60)
-        monkeypatch.setattr(sys.modules["sslkit.losses.nt_xent"], "WHOLE", 0)
-        monkeypatch.setattr(streaming, "_side", lambda z: 5)
-    return request.param
+        request.getfixturevalue("by_tiles")
 
 
 def views(n: int, d: int = 6, dtype=torch.float64, seed: int = 0) -> Tensor:
@@ -171,7 +177,7 @@ def views(n: int, d: int = 6, dtype=torch.float64, seed: int = 0) -> Tensor:
 
 @every_case
 @pytest.mark.parametrize("n", [2, 3, 17])
-@pytest.mark.parametrize("t", [0.03, 0.5, 5.0])
+@pytest.mark.parametrize("t", [0.03, 0.5])
 def test_equals_the_papers_formula(path, loss, loop, n, t):
     z = views(n)
     expected = loop(*z, t)
@@ -185,7 +191,7 @@ def test_equals_the_papers_formula(path, loss, loop, n, t):
 
 @every_case
 def test_gradients(path, loss, loop):
-    z = views(7, 3).requires_grad_()
+    z = views(6, 3).requires_grad_()
     t = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
     if loss is CASES["decoupled, weighted"][0]:  # its weight is a constant
         peer = lightly.loss.DCLWLoss(0.4, 0.5)(z[0], z[1])
@@ -249,11 +255,25 @@ class Largest(TorchDispatchMode):
 
 
 @every_case
-def test_never_holds_the_matrix(loss, loop):
+def test_never_holds_the_matrix(monkeypatch, loss, loop):
+    """Neither among autograd's tensors nor inside of the operators, which hide theirs."""
+    made = []
+    modules = [sys.modules[f"sslkit.losses.{m}"] for m in ("streaming.tiles", "streaming.strips")]
+    for module in (*modules, sys.modules["sslkit.losses.nt_xent"]):
+        for name in ("space_for", "_strip"):
+            original = getattr(module, name, None)
+            if original:
+
+                def spy(*args, original=original, **kwargs):
+                    made.append(original(*args, **kwargs))
+                    return made[-1]
+
+                monkeypatch.setattr(module, name, spy)
     z = views(3000, 4).float().requires_grad_()
     with Largest() as largest:
         loss(*z, 0.5).backward()
-    assert largest.elements <= 2**19
+    assert made
+    assert max(largest.elements, *(tensor.numel() for tensor in made)) <= 2**21  # of 9 million
 
 
 @every_case
@@ -265,7 +285,51 @@ def test_autocast_changes_nothing(path, loss, loop):
 
 
 @every_case
-def test_compiles_whole(path, loss, loop):
+def test_backward_under_autocast(loss, loop):
+    z = views(450, dtype=torch.float32).requires_grad_()
+    expected = torch.autograd.grad(loss(*z, 0.2), z)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(torch.autograd.grad(loss(*z, 0.2), z), expected)
+        twice = torch.autograd.grad(loss(*z, 0.2), z, create_graph=True)
+        torch.testing.assert_close(twice, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda a, **k: nt_xent(a, a, **k),
+        lambda a, **k: nt_xent(a, 2 * a + a.flip(0), **k),
+        lambda a, **k: info_nce(a, a.flip(0), **k),
+        lambda a, **k: sup_con(a, labels_of(a), anchors=slice(0, 150), **k),
+    ],
+)
+def test_inputs_made_from_one_another_count_once(loss):
+    a = views(300)[0].requires_grad_()
+    (once,) = torch.autograd.grad(loss(a, temperature=0.3), a)
+    (again,) = torch.autograd.grad(loss(a, temperature=0.3), a, create_graph=True)
+    torch.testing.assert_close(again, once)
+
+
+@every_case
+def test_second_derivative_at_a_zero_row(loss, loop):
+    z = views(5)
+    z[:, 0] = 0
+    z.requires_grad_()
+    (grad,) = torch.autograd.grad(loss(*z, 0.3), z, create_graph=True)
+    (second,) = torch.autograd.grad(grad.square().sum(), z)
+    assert second.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32])
+def test_sup_con_takes_any_integer_labels(dtype):
+    a = views(300)[0]
+    labels = torch.arange(300) % 3
+    expected = sup_con(a, labels, temperature=0.3)
+    assert torch.equal(sup_con(a, labels.to(dtype), temperature=0.3), expected)
+
+
+@every_case
+def test_compiles_whole(by_tiles, loss, loop):
     torch.compiler.reset()
     z, t = views(9).requires_grad_(), torch.tensor(0.3, requires_grad=True)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
@@ -321,6 +385,8 @@ def test_scale_and_common_rotation_do_not_matter(loss, loop, seed, n, t):
     z = views(n, 6, seed=seed)
     value = loss(*z, t).item()
     scale = torch.rand(3, n, 1, generator=torch.Generator().manual_seed(seed)) * 100 + 0.01
+    if CASES["info_nce, queue"][0] is not loss:  # whose queue stays where it is
+        z = z @ torch.linalg.qr(views(6, seed=seed + 1)[0]).Q
     assert loss(*(z * scale), t).item() == pytest.approx(value, rel=1e-9, abs=1e-12)
 
 
@@ -470,6 +536,10 @@ ONES = torch.ones(3, 4)
         (lambda: nt_xent(ONES, ONES, temperature=0.0), "temperature must be .* above 0, not 0.0"),
         (lambda: nt_xent(ONES, ONES, temperature=-1), "temperature must be .* above 0, not -1"),
         (lambda: nt_xent(ONES, ONES, temperature=math.nan), "above 0, not nan"),
+        (lambda: nt_xent(ONES, ONES, temperature=torch.tensor(-0.5)), "above 0, not -0.5"),
+        (lambda: sup_con(ONES, torch.arange(3), temperature=ONES), r"one number, not \(3, 4\)"),
+        (lambda: nt_xent(ONES[:, :0], ONES[:, :0], temperature=1), r"a dimension, not \(3, 0\)"),
+        (lambda: losses.NTXentLoss()(ONES, ONES[:2]), "z1 must have the shape of z0"),
         (lambda: nt_xent_multi_view([ONES], temperature=1), "views must be at least 2, not 1"),
         (lambda: info_nce(ONES[:1], ONES[:1], temperature=1), "query must have at least 2 rows"),
         (lambda: info_nce(ONES, ONES[:2], temperature=1), "positive must have the shape of query"),
