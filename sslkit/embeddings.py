@@ -18,6 +18,8 @@ def checked(**tensors: Tensor) -> tuple[Tensor, ...]:
     >>> [z.dtype for z in checked(z0=torch.ones(2, 3).bfloat16(), z1=torch.ones(2, 3))]
     [torch.float32, torch.float32]
     """
+    for name, tensor in tensors.items():
+        check_tensor(name, tensor)
     first, shape = next((name, tensor.shape) for name, tensor in tensors.items())
     dtype = torch.float32
     for name, tensor in tensors.items():
@@ -56,6 +58,18 @@ def check_temperature(temperature: float | Tensor, like: Tensor) -> float | Tens
     return temperature.reshape(()).to(like.dtype)
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Raise ValueError unless a value is a tensor.
+
+    >>> check_tensor("labels", [0, 1])
+    Traceback (most recent call last):
+    ...
+    ValueError: labels must be a tensor, not list
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor, not {type(value).__name__}")
+
+
 def check_labels(labels: Tensor, n: int) -> None:
     """Raise ValueError unless labels are n integers.
 
@@ -64,6 +78,7 @@ def check_labels(labels: Tensor, n: int) -> None:
     ...
     ValueError: labels must be 3 integers, one a row, not float32 of shape (3,)
     """
+    check_tensor("labels", labels)
     whole = not (labels.is_floating_point() or labels.is_complex()) and labels.dtype != torch.bool
     if labels.shape != (n,) or not whole:
         dtype = str(labels.dtype).removeprefix("torch.")
@@ -72,7 +87,7 @@ def check_labels(labels: Tensor, n: int) -> None:
         )
 
 
-def check_above(least: float, **numbers: float | Tensor) -> None:
+def check_above(least: float, **given: float | Tensor) -> None:
     """Raise ValueError unless numbers are finite and above ``least``.
 
     >>> check_above(0, temperature=-1.0)
@@ -80,12 +95,12 @@ def check_above(least: float, **numbers: float | Tensor) -> None:
     ...
     ValueError: temperature must be a finite number above 0, not -1.0
     """
-    for name, number in numbers.items():
-        if not least < number < math.inf:
-            raise ValueError(f"{name} must be a finite number above {least}, not {number}")
+    for name, number in given.items():
+        if not least < _number(number) < math.inf:
+            raise ValueError(f"{name} must be a finite number above {least}, not {_shown(number)}")
 
 
-def check_at_least(least: float, **numbers: float) -> None:
+def check_at_least(least: float, **given: float) -> None:
     """Raise ValueError unless numbers are finite and at least ``least``.
 
     >>> check_at_least(0, weight=-1.0)
@@ -93,9 +108,22 @@ def check_at_least(least: float, **numbers: float) -> None:
     ...
     ValueError: weight must be a finite number, at least 0, not -1.0
     """
-    for name, number in numbers.items():
-        if not least <= number < math.inf:
-            raise ValueError(f"{name} must be a finite number, at least {least}, not {number}")
+    for name, number in given.items():
+        if not least <= _number(number) < math.inf:
+            raise ValueError(
+                f"{name} must be a finite number, at least {least}, not {_shown(number)}"
+            )
+
+
+def _shown(value: object) -> str:
+    return repr(value.tolist() if isinstance(value, Tensor) else value)
+
+
+def _number(value: object) -> float:
+    """A number's value; NaN, which no range holds, for anything else."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value.detach())
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:

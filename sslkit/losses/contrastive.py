@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sslkit.distributed import all_gather
 from sslkit.embeddings import check_above, checked, distances
-from sslkit.losses.pairwise import mean_over_pairs, name_of
+from sslkit.losses.pairwise import mean_over_pairs, mined, name_of
 from sslkit.miners import Pairs
 
 
@@ -83,7 +83,7 @@ class ContrastiveLoss(nn.Module):
         """(N, D) and (N,) to a scalar."""
         if self.gather:
             embeddings, labels = all_gather(embeddings), all_gather(labels)
-        pairs = None if self.miner is None else self.miner(embeddings, labels)
+        pairs = mined(self.miner, Pairs, embeddings, labels)
         given = labels if pairs is None else None
         return contrastive(embeddings, given, margin=self.margin, pairs=pairs)
 

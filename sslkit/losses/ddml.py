@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sslkit.distributed import all_gather
 from sslkit.embeddings import check_above, checked, squared_distances
-from sslkit.losses.pairwise import mean_over_pairs, name_of
+from sslkit.losses.pairwise import mean_over_pairs, mined, name_of
 from sslkit.miners import Pairs
 
 
@@ -96,7 +96,7 @@ class DDMLLoss(nn.Module):
         """(N, D) and (N,) to a scalar."""
         if self.gather:
             embeddings, labels = all_gather(embeddings), all_gather(labels)
-        pairs = None if self.miner is None else self.miner(embeddings, labels)
+        pairs = mined(self.miner, Pairs, embeddings, labels)
         return ddml(
             embeddings,
             labels if pairs is None else None,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sslkit.distributed import all_gather
 from sslkit.embeddings import check_at_least, check_labels, checked, full_precision
-from sslkit.losses.pairwise import check_tuples, name_of
+from sslkit.losses.pairwise import check_tuples, mined, name_of
 from sslkit.miners import Pairs
 
 
@@ -113,7 +113,7 @@ class NPairLoss(nn.Module):
         """(N, D) and (N,) to a scalar."""
         if self.gather:
             embeddings, labels = all_gather(embeddings), all_gather(labels)
-        pairs = None if self.miner is None else self.miner(embeddings, labels)
+        pairs = mined(self.miner, Pairs, embeddings, labels)
         return n_pair(embeddings, labels, pairs=pairs, l2=self.l2)
 
     def extra_repr(self) -> str:

@@ -23,9 +23,9 @@ def nt_xent(
     Every projection is an anchor once: its positive is the other view of the same image, its
     negatives are both views of all other images. Similarity is the cosine over the temperature;
     the loss is the mean cross-entropy over the 2N anchors. It is computed in float32 (float64
-    for float64 input), under autocast too. From 256 rows on it never holds the (2N, 2N) matrix,
-    unless it is differentiated twice. ``torch.func`` cannot transform it: that needs
-    :func:`nt_xent_multi_view` of few rows.
+    for float64 input), under autocast too. From 256 rows on, both views counted, it never holds
+    the (2N, 2N) matrix, unless it is differentiated twice. ``torch.func`` cannot transform it:
+    that needs :func:`nt_xent_multi_view` of few rows.
 
     Args:
         z0: projections of the first views, (N, D); row i belongs to row i of ``z1``. They are

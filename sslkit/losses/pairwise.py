@@ -1,12 +1,15 @@
 """What the losses over pairs share: the mean over a batch's pairs, all of them or mined ones."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from sslkit.embeddings import check_labels
+from sslkit.embeddings import check_labels, check_tensor
 from sslkit.miners import Pairs, Triplets
+
+Tuples = TypeVar("Tuples", Pairs, Triplets)
 
 
 def mean_over_pairs(
@@ -62,17 +65,36 @@ def check_tuples(kind: type[Pairs] | type[Triplets], tuples: object) -> None:
     >>> check_tuples(Triplets, Pairs(torch.arange(2), torch.arange(2), torch.ones(2) > 0))
     Traceback (most recent call last):
     ...
-    ValueError: the miner must return Triplets, not Pairs
+    ValueError: expected Triplets from a miner, not Pairs
     """
     if not isinstance(tuples, kind):
-        raise ValueError(f"the miner must return {kind.__name__}, not {type(tuples).__name__}")
+        raise ValueError(f"expected {kind.__name__} from a miner, not {type(tuples).__name__}")
     for name, value in tuples._asdict().items():
+        check_tensor(name, value)
         dtype = torch.bool if name == "same" else torch.int64
         if value.dtype != dtype or value.shape != (len(tuples[0]),):
             raise ValueError(
                 f"{name} must be {dtype} of shape ({len(tuples[0])},), not {value.dtype} of shape "
                 f"{tuple(value.shape)}"
             )
+
+
+def mined(
+    miner: Callable[[Tensor, Tensor], Tuples] | None,
+    kind: type[Tuples],
+    embeddings: Tensor,
+    labels: Tensor,
+) -> Tuples | None:
+    """What a miner finds, checked; None without a miner.
+
+    >>> mined(None, Pairs, torch.eye(2), torch.arange(2)) is None
+    True
+    """
+    if miner is None:
+        return None
+    tuples = miner(embeddings, labels)
+    check_tuples(kind, tuples)
+    return tuples
 
 
 def name_of(miner: Callable[..., object] | None) -> str:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslkit.distributed import all_sum
-from sslkit.embeddings import checked
+from sslkit.embeddings import check_tensor, checked
 
 IGNORED = -100  # the class index that torch leaves out
 
@@ -51,6 +51,7 @@ def _sum_and_count(
     """The sum of the losses of rows, and how many count."""
     _check(label_smoothing)
     (logits,) = checked(logits=logits)
+    check_tensor("targets", targets)
     if 0 in logits.shape:
         raise ValueError(f"logits must have a row and a class, not {tuple(logits.shape)}")
     n, c = logits.shape

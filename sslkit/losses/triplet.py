@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sslkit.distributed import all_gather
 from sslkit.embeddings import check_above, check_labels, checked, squared_distances, unit
-from sslkit.losses.pairwise import check_one, check_tuples, name_of
+from sslkit.losses.pairwise import check_one, check_tuples, mined, name_of
 from sslkit.miners import Triplets
 from sslkit.miners.pairs import pair_masks
 
@@ -88,8 +88,9 @@ class TripletMarginLoss(nn.Module):
     Args:
         margin: above 0.
         miner: from embeddings and labels to the triplets to take, such as
-            :func:`sslkit.miners.semi_hard`; None for all. Over processes a random miner needs
-            a generator of one seed on all, or each process has a sample of its own.
+            :func:`sslkit.miners.semi_hard`; None for all. A miner's own options are set by
+            ``functools.partial``, among them the margin of semi_hard. Over processes a random
+            miner needs a generator of one seed on all, or each has a sample of its own.
         normalize: bring the embeddings to length 1 first. Miners always do.
         gather: take the rows of all processes. The value and, averaged over processes as DDP
             does, the gradient are those of the whole batch in one process.
@@ -118,7 +119,7 @@ class TripletMarginLoss(nn.Module):
         """(N, D) and (N,) to a scalar."""
         if self.gather:
             embeddings, labels = all_gather(embeddings), all_gather(labels)
-        triplets = None if self.miner is None else self.miner(embeddings, labels)
+        triplets = mined(self.miner, Triplets, embeddings, labels)
         return triplet_margin(
             embeddings,
             labels if triplets is None else None,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sslkit.embeddings import check_labels, checked, distances, unit
 from sslkit.miners.pairs import pair_masks
+from sslkit.miners.triplets import nothing
 from sslkit.miners.tuples import Triplets
 
 
@@ -49,6 +50,8 @@ def distance_weighted(
         )
     (embeddings,) = checked(embeddings=embeddings)
     check_labels(labels, len(embeddings))
+    if not len(embeddings):
+        return nothing(labels)
     distance = distances(unit(embeddings))
     positive, negative = pair_masks(labels)
     near = negative & (distance <= farthest)

@@ -33,6 +33,8 @@ def hard(embeddings: Tensor, labels: Tensor) -> Triplets:
     tensor([2, 2])
     """
     square, positive, negative = _measured(embeddings, labels)
+    if not len(square):
+        return nothing(labels)
     farthest = square.masked_fill(~positive, -math.inf).argmax(1)
     nearest = square.masked_fill(~negative, math.inf).argmin(1)
     anchor = (positive.any(1) & negative.any(1)).nonzero().squeeze(1)
@@ -89,11 +91,18 @@ def easy_positive(embeddings: Tensor, labels: Tensor, *, semi_hard: bool = False
     tensor([1, 0, 1])
     """
     square, positive, negative = _measured(embeddings, labels)
+    if not len(square):
+        return nothing(labels)
     nearest, other = square.masked_fill(~positive, math.inf).min(1, keepdim=True)
     beyond = nearest if semi_hard else torch.full_like(nearest, -math.inf)
     found, farther = _nearest_beyond(square, negative, beyond)
     anchor = (positive.any(1) & (found < math.inf).squeeze(1)).nonzero().squeeze(1)
     return Triplets(anchor, other[anchor, 0], farther[anchor, 0])
+
+
+def nothing(labels: Tensor) -> Triplets:
+    """No triplet, of a batch without rows."""
+    return Triplets(*(labels.new_empty(0, dtype=torch.long) for _ in range(3)))
 
 
 def _measured(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

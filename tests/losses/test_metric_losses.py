@@ -261,6 +261,43 @@ def test_distances_far_from_0_keep_their_digits(offset):
         assert loss(z, labels).item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("value", [[0, 1, 2], None, "abc", torch.arange(3).numpy()])
+def test_no_tensor_is_one_clear_line(value):
+    for call in (
+        lambda: losses.sup_con(torch.eye(3), value, temperature=1),
+        lambda: losses.angular(torch.eye(3), value),
+        lambda: miners.hard(torch.eye(3), value),
+        lambda: losses.nt_xent(value, torch.eye(3), temperature=1),
+        lambda: losses.soft_cross_entropy(torch.eye(3), value),
+    ):
+        with pytest.raises(ValueError, match="must be a tensor, not "):
+            call()
+
+
+@pytest.mark.parametrize("value", ["0.1", None, [0.5], torch.ones(2)])
+def test_no_number_is_one_clear_line(value):
+    for call in (
+        lambda: losses.NTXentLoss(value),
+        lambda: losses.ContrastiveLoss(margin=value),
+        lambda: losses.BarlowTwinsLoss(redundancy=value),
+    ):
+        with pytest.raises(ValueError, match="must be a finite number"):
+            call()
+
+
+def test_a_batch_without_rows():
+    z, labels = torch.ones(0, 3), torch.arange(0)
+    for miner in (miners.hard, miners.semi_hard, miners.easy_positive, miners.distance_weighted):
+        assert not len(miner(z, labels).anchor)
+        assert losses.TripletMarginLoss(miner=miner)(z, labels) == 0
+
+
+def test_a_miner_that_returns_nothing():
+    loss = losses.TripletMarginLoss(miner=lambda embeddings, labels: None)
+    with pytest.raises(ValueError, match="expected Triplets from a miner, not NoneType"):
+        loss(torch.eye(3), LABELS[:3])
+
+
 PAIRS = miners.Pairs(torch.tensor([0, 1]), torch.tensor([1, 2]), torch.tensor([True, False]))
 
 
@@ -269,13 +306,16 @@ PAIRS = miners.Pairs(torch.tensor([0, 1]), torch.tensor([1, 2]), torch.tensor([T
     [
         (
             lambda z: losses.TripletMarginLoss(miner=miners.all_pairs)(z, torch.arange(3)),
-            "Triplets, not Pairs",
+            "Triplets from a miner, not Pairs",
         ),
         (
             lambda z: losses.ContrastiveLoss(miner=miners.hard)(z, torch.arange(3)),
-            "Pairs, not Triplets",
+            "Pairs from a miner, not Triplets",
         ),
-        (lambda z: losses.NPairLoss(miner=miners.hard)(z, torch.arange(3)), "Pairs, not Triplets"),
+        (
+            lambda z: losses.NPairLoss(miner=miners.hard)(z, torch.arange(3)),
+            "Pairs from a miner, not Triplets",
+        ),
         (
             lambda z: losses.n_pair(z, torch.arange(3), pairs=PAIRS._replace(same=torch.ones(2))),
             r"same must be torch.bool of shape \(2,\), not torch.float32",
