@@ -1,5 +1,6 @@
 import pytest
 import torch
+from pytorch_metric_learning import distances, losses, reducers
 
 from sslkit.losses import margin_triplet
 
@@ -32,9 +33,6 @@ def test_equals_the_papers_table(n, margin, semi_hard):
 
 
 def test_equals_pytorch_metric_learning():
-    losses = pytest.importorskip("pytorch_metric_learning.losses")
-    distances = pytest.importorskip("pytorch_metric_learning.distances")
-    reducers = pytest.importorskip("pytorch_metric_learning.reducers")
     # Its TripletMarginLoss averages the triplets above 0 alone; with MeanReducer, all.
     peer = losses.TripletMarginLoss(
         margin=0.8,
