@@ -80,7 +80,9 @@ class Method(pl.LightningModule, ABC):
 
     def training_step(self, images: Images, batch_idx: int) -> Tensor:
         place = (self.seed, self.global_rank, self.current_epoch, batch_idx)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence(place).generate_state(1)[0])
+        torch.manual_seed(seed)
+        self.view.manual_seed(seed)
         made = self.view(images.images)
         views, targets = made if isinstance(made, Targeted) else (made, None)
         views = tuple(map(self._ready, (views,) if isinstance(views, Tensor) else views))

@@ -1,7 +1,41 @@
 """Views: kornia pipelines from a batch of images, on its device, to what an objective needs."""
 
+from sslkit.views.augment import Augment
 from sslkit.views.base import NORMALIZATIONS, Targeted, View
 from sslkit.views.evaluation import EvaluationView
-from sslkit.views.simclr import SimCLRViews
+from sslkit.views.multicrop import DINOViews, SwAVViews
+from sslkit.views.simclr import (
+    AugmentedViews,
+    BarlowTwinsViews,
+    BYOLViews,
+    MoCoV2Views,
+    SimCLRViews,
+)
+from sslkit.views.supervised import RandAugmentView, SupervisedView
+from sslkit.views.transforms import (
+    ColorJitterGrayscale,
+    GaussianBlur,
+    RandomResizedCropFlip,
+    Solarize,
+)
 
-__all__ = ["NORMALIZATIONS", "EvaluationView", "SimCLRViews", "Targeted", "View"]
+__all__ = [
+    "NORMALIZATIONS",
+    "Augment",
+    "AugmentedViews",
+    "BYOLViews",
+    "BarlowTwinsViews",
+    "ColorJitterGrayscale",
+    "DINOViews",
+    "EvaluationView",
+    "GaussianBlur",
+    "MoCoV2Views",
+    "RandAugmentView",
+    "RandomResizedCropFlip",
+    "SimCLRViews",
+    "Solarize",
+    "SupervisedView",
+    "SwAVViews",
+    "Targeted",
+    "View",
+]

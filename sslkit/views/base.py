@@ -1,20 +1,23 @@
 """What a view is: a module from a batch of images to the batches that an objective needs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from kornia.enhance import denormalize, normalize
 from torch import Tensor, nn
 
-NORMALIZATIONS = {
+from sslkit.views.transforms import Statistics
+
+NORMALIZATIONS: dict[str, Statistics] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-
-Statistics = tuple[Sequence[float], Sequence[float]]  # mean and deviation of R, G and B
 
 
 class Targeted(NamedTuple):
@@ -30,13 +33,20 @@ class View(nn.Module, ABC):
     A subclass writes ``make``. Called with (N, C, H, W) images, uint8 or float in [0, 1], of
     one or three channels, it returns what ``make`` returns.
 
+    The random numbers of a view are its own: call by call they follow from a seed, whatever
+    else draws numbers meanwhile, and leave torch's generators as they were. The seed is that
+    of ``manual_seed``, else what torch was last seeded with before the first call; the
+    processes of a distributed run draw different views from one seed. ``state_dict`` holds
+    the seed and the number of calls, so that a run goes on where it was saved.
+
     Args:
         size: height and width of the views in pixels.
         normalize: the mean and standard deviation that the views end with, by name (a key of
             ``NORMALIZATIONS``) or as two sequences of 3; None leaves them in [0, 1].
 
     Raises:
-        ValueError: a size below 1, or a normalisation that is not there.
+        ValueError: a size below 1, a normalisation that is not there, or, of a call, images of
+            another shape or kind.
     """
 
     def __init__(self, size: int, normalize: str | Statistics | None = "imagenet") -> None:
@@ -48,31 +58,76 @@ class View(nn.Module, ABC):
                 f"no normalisation named {normalize!r}; choose from {', '.join(NORMALIZATIONS)}"
             )
         self.size, self.normalize = size, normalize
+        self._seed: int | None = None
+        self._calls = 0
 
     @abstractmethod
     def make(self, images: Tensor) -> Any:
-        """(N, 3, H, W) float32 in [0, 1] to a tuple of views, a Targeted, or one tensor."""
+        """(N, 3, H, W), uint8 or float32 in [0, 1], to a tuple of views, Targeted or a tensor."""
+
+    def captions(self) -> tuple[list[str], ...]:
+        """What the last call drew: for each view, the lines of text of each image, or nothing."""
+        return ()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Any:
         """(N, C, H, W), uint8 or float in [0, 1], to what ``make`` returns."""
-        with torch.autocast(images.device.type, enabled=False):
-            images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"images must be (N, 1 or 3, H, W), not {tuple(images.shape)}")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ValueError(f"images must be uint8 or float in [0, 1], not {images.dtype}")
+        if images.is_floating_point():
+            images = images.float()
+        with self._own_numbers(images.device), torch.autocast(images.device.type, enabled=False):
             return self.make(images.expand(-1, 3, -1, -1))
+
+    def manual_seed(self, seed: int) -> Self:
+        """Begin the stream of random numbers anew.
+
+        >>> from sslkit.views import SupervisedView
+        >>> view, images = SupervisedView(8), torch.rand(4, 3, 9, 9)
+        >>> torch.equal(view.manual_seed(0)(images), view.manual_seed(0)(images))
+        True
+        """
+        self._seed, self._calls = int(seed), 0
+        return self
+
+    @contextmanager
+    def _own_numbers(self, device: torch.device) -> Iterator[None]:
+        if self._seed is None:
+            self._seed = torch.initial_seed()
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        place = np.random.SeedSequence((abs(self._seed), rank, self._calls))
+        self._calls += 1
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(int(place.generate_state(1, np.uint64)[0] >> 1))
+            yield
+
+    def get_extra_state(self) -> dict[str, int | None]:
+        return {"seed": self._seed, "calls": self._calls}
+
+    def set_extra_state(self, state: dict[str, int | None]) -> None:
+        self._seed, self._calls = state["seed"], state["calls"] or 0
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Stay as it is where a model moves: a view works in float32 where the images are."""
+        return self
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """The mean and deviation that the views end with, as numbers."""
+        given = self.normalize
+        return NORMALIZATIONS[given] if isinstance(given, str) else given
 
     def normalized(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], with the mean taken off and the deviation divided out."""
-        statistics = self._statistics(images)
-        return normalize(images, *statistics) if statistics else images
+        return normalize(images, *images.new_tensor(s)) if (s := self.statistics) else images
 
     def denormalize(self, images: Tensor) -> Tensor:
         """The inverse of ``normalized``: (N, 3, H, W) back to [0, 1]."""
-        statistics = self._statistics(images)
-        return denormalize(images, *statistics) if statistics else images
+        return denormalize(images, *images.new_tensor(s)) if (s := self.statistics) else images
 
-    def _statistics(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
-        if self.normalize is None:
-            return None
-        given = self.normalize
-        mean, std = NORMALIZATIONS[given] if isinstance(given, str) else given
-        return images.new_tensor(mean), images.new_tensor(std)
+
+def unit(images: Tensor) -> Tensor:
+    """uint8 or float images as float32 in [0, 1]."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torchvision.transforms.v2.functional import InterpolationMode, center_crop, resize
 
-from sslkit.views.base import View
+from sslkit.views.base import View, unit
 
 
 class EvaluationView(View):
@@ -19,6 +19,7 @@ class EvaluationView(View):
     """
 
     def make(self, images: Tensor) -> Tensor:
+        images = unit(images)
         if images.shape[-2:] != (self.size, self.size):
             images = resize(images, [self.size], InterpolationMode.BICUBIC, antialias=True)
             images = center_crop(images, [self.size, self.size]).clamp(0, 1)

@@ -1,30 +1,62 @@
-"""The augmentations of SimCLR (Chen et al. 2020, arXiv:2002.05709, appendix A)."""
+"""Two random views an image, as SimCLR, MoCo v2, BYOL and Barlow Twins make them."""
 
-from kornia.augmentation import (
-    ColorJitter,
-    RandomGaussianBlur,
-    RandomGrayscale,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-)
+from typing import Any
+
 from torch import Tensor, nn
 
+from sslkit.views.augment import Augment
 from sslkit.views.base import View
+from sslkit.views.transforms import Range, Statistics, check_probability
 
 
-class SimCLRViews(View):
-    """Two random views an image: crop, flip, colour jitter, grayscale, blur.
+class AugmentedViews(View):
+    """One random view an image for each recipe, a tuple of (N, 3, s, s) batches.
 
-    (N, C, H, W) images, uint8 or float in [0, 1], become two batches (N, 3, size, size). The
-    paper has jitter 1 and blur on ImageNet, jitter 0.5 and no blur on CIFAR-10 (appendix B.9).
+    Args:
+        recipes: the arguments of an :class:`Augment` for each view; ``size`` where none is said.
+        size: pixels of a side of the views.
+        normalize: see :class:`View`.
+
+    Raises:
+        ValueError: a value outside its range.
+
+    >>> import torch
+    >>> views = AugmentedViews({}, {"blur": 0.5, "size": 20}, size=32)
+    >>> [tuple(view.shape) for view in views(torch.rand(4, 3, 40, 50))]
+    [(4, 3, 32, 32), (4, 3, 20, 20)]
+    """
+
+    def __init__(
+        self,
+        *recipes: dict[str, Any],
+        size: int = 224,
+        normalize: str | Statistics | None = "imagenet",
+    ) -> None:
+        super().__init__(size, normalize)
+        self.augments: Any = nn.ModuleList(
+            Augment(**{"size": size, **recipe}, normalize=self.statistics) for recipe in recipes
+        )
+
+    def make(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(augment(images) for augment in self.augments)
+
+    def captions(self) -> tuple[list[str], ...]:
+        return tuple(augment.captions() for augment in self.augments)
+
+
+class SimCLRViews(AugmentedViews):
+    """The two views of SimCLR (Chen et al. 2020, arXiv:2002.05709, appendix A).
+
+    Crop, flip, colour jitter (80 % of the views), grayscale, and blur (half of the views, sigma
+    0.1 to 2 pixels, the kernel a tenth of the size). The paper has jitter 1 and blur on
+    ImageNet, jitter 0.5 and no blur on CIFAR-10 (appendix B.9).
 
     Args:
         size: pixels of a side of the views.
         scale: least and greatest part of the image's area that a crop covers.
-        jitter: colour strength s: brightness, contrast and saturation 0.8 s, hue 0.2 s,
-            applied to 80 % of the views.
+        jitter: colour strength s: brightness, contrast and saturation 0.8 s, hue 0.2 s.
         grayscale: probability that a view loses its colour.
-        blur: blur half of the views, kernel a tenth of the size, sigma 0.1 to 2 pixels.
+        blur: whether half of the views are blurred.
         normalize: see :class:`View`.
 
     Raises:
@@ -40,34 +72,75 @@ class SimCLRViews(View):
         self,
         size: int = 224,
         *,
-        scale: tuple[float, float] = (0.08, 1.0),
+        scale: Range = (0.08, 1.0),
         jitter: float = 1.0,
         grayscale: float = 0.2,
         blur: bool = True,
-        normalize: str | None = "imagenet",
+        normalize: str | Statistics | None = "imagenet",
     ) -> None:
-        super().__init__(size, normalize)
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"scale must be 0 < low <= high <= 1, not {scale}")
-        if not 0 <= jitter <= 1.25:
-            raise ValueError(f"jitter must be between 0 and 1.25, not {jitter}")
-        if not 0 <= grayscale <= 1:
-            raise ValueError(f"grayscale must be a probability, not {grayscale}")
+        if not 0 <= jitter <= 2.5:
+            raise ValueError(f"jitter must be between 0 and 2.5, not {jitter}")
         s = jitter
-        steps: list[nn.Module] = [
-            RandomResizedCrop((size, size), scale, cropping_mode="resample", align_corners=False),
-            RandomHorizontalFlip(),
-        ]
-        if s:
-            steps.append(ColorJitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, p=0.8))
-        steps.append(RandomGrayscale(p=grayscale))
-        if blur:
-            kernel = size // 20 * 2 + 1
-            steps.append(RandomGaussianBlur((kernel, kernel), (0.1, 2.0), p=0.5))
-        self.pipeline = nn.Sequential(*steps)
+        recipe = {
+            "scale": scale,
+            "jitter": (0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s),
+            "grayscale": check_probability("grayscale", grayscale),
+            "blur": 0.5 * blur,
+        }
+        super().__init__(recipe, recipe, size=size, normalize=normalize)
 
-    def make(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self._view(images), self._view(images)
 
-    def _view(self, images: Tensor) -> Tensor:
-        return self.normalized(self.pipeline(images).clamp(0, 1))
+class MoCoV2Views(AugmentedViews):
+    """The two views of MoCo v2 (Chen et al. 2020, arXiv:2003.04297, and its code).
+
+    Crops of 0.2 to 1 of the area, flip, colour jitter (0.4, 0.4, 0.4, hue 0.1; 80 % of the
+    views), grayscale (20 %), blur (half of the views, sigma 0.1 to 2 pixels).
+
+    Args:
+        size: pixels of a side of the views.
+        normalize: see :class:`View`.
+
+    >>> import torch
+    >>> len(MoCoV2Views(32)(torch.rand(2, 3, 40, 40)))
+    2
+    """
+
+    def __init__(self, size: int = 224, *, normalize: str | Statistics | None = "imagenet") -> None:
+        recipe = {
+            "scale": (0.2, 1.0),
+            "jitter": (0.4, 0.4, 0.4, 0.1),
+            "grayscale": 0.2,
+            "blur": 0.5,
+        }
+        super().__init__(recipe, recipe, size=size, normalize=normalize)
+
+
+class BYOLViews(AugmentedViews):
+    """The two views of BYOL, which differ (Grill et al. 2020, arXiv:2006.07733, table 6).
+
+    Both: bicubic crops of 0.08 to 1 of the area, flip, colour jitter (0.4, 0.4, saturation 0.2,
+    hue 0.1; 80 %), grayscale (20 %), sigma 0.1 to 2 pixels. The first is always blurred and
+    never solarized; the second is blurred in 10 % and solarized in 20 %.
+
+    Args:
+        size: pixels of a side of the views.
+        normalize: see :class:`View`.
+
+    >>> import torch
+    >>> len(BYOLViews(32)(torch.rand(2, 3, 40, 40)))
+    2
+    """
+
+    def __init__(self, size: int = 224, *, normalize: str | Statistics | None = "imagenet") -> None:
+        both = {"jitter": (0.4, 0.4, 0.2, 0.1), "grayscale": 0.2, "resample": "bicubic"}
+        first, second = {**both, "blur": 1.0}, {**both, "blur": 0.1, "solarize": 0.2}
+        super().__init__(first, second, size=size, normalize=normalize)
+
+
+class BarlowTwinsViews(BYOLViews):
+    """The two views of Barlow Twins, those of BYOL (Zbontar et al. 2021, arXiv:2103.03230).
+
+    >>> import torch
+    >>> len(BarlowTwinsViews(32)(torch.rand(2, 3, 40, 40)))
+    2
+    """

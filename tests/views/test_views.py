@@ -39,10 +39,8 @@ def test_normalisation_is_that_of_torchvision():
 
 def test_same_seed_same_views_and_next_call_others():
     view, batch = SimCLRViews(32), images()
-    torch.manual_seed(1)
-    first, then = view(batch), view(batch)
-    torch.manual_seed(1)
-    again = view(batch)
+    first, then = view.manual_seed(1)(batch), view(batch)
+    again = view.manual_seed(1)(batch)
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], then[0])
@@ -51,11 +49,9 @@ def test_same_seed_same_views_and_next_call_others():
 def test_float32_and_no_gradient_under_autocast():
     batch = (images() / 255).requires_grad_()
     view = SimCLRViews(32)
-    torch.manual_seed(0)
-    plain = view(batch)[0]
+    plain = view.manual_seed(0)(batch)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        torch.manual_seed(0)
-        under = view(batch)[0]
+        under = view.manual_seed(0)(batch)[0]
     assert torch.equal(plain, under)
     assert not under.requires_grad
 
@@ -100,8 +96,8 @@ def test_evaluation_view_leaves_pixels_of_the_right_size_alone():
         ({"normalize": "mnist"}, "'mnist'; choose from imagenet, cifar10, half"),
         ({"scale": (0.5, 0.2)}, r"low <= high.*\(0.5, 0.2\)"),
         ({"scale": (0.0, 1.0)}, "0 < low"),
-        ({"jitter": -1}, "jitter must be between 0 and 1.25, not -1"),
-        ({"grayscale": 1.5}, "probability, not 1.5"),
+        ({"jitter": -1}, "jitter must be between 0 and 2.5, not -1"),
+        ({"grayscale": 1.5}, "probability, 0 to 1, not 1.5"),
     ],
 )
 def test_bad_input(options, message):

@@ -1,0 +1,108 @@
+"""One random view an image: what the presets are made of."""
+
+import math
+from typing import Any
+
+import torch
+from kornia.enhance import normalize as normalized
+from torch import Tensor, nn
+
+from sslkit.views.transforms import (
+    ColorJitterGrayscale,
+    GaussianBlur,
+    Params,
+    RandomResizedCropFlip,
+    Range,
+    Solarize,
+    Statistics,
+)
+
+# Numbers of a processor's working set: what fits its caches runs twice as fast.
+WORKING_SET = 2**22
+
+
+class Augment(nn.Module):
+    """Crop, flip, colour jitter, grayscale, blur, solarize and normalise, each when asked for.
+
+    Args:
+        size: pixels of a side of the view.
+        scale: least and greatest part of the image's area that a crop covers.
+        ratio: least and greatest width over height of a crop.
+        flip: probability of mirroring left to right.
+        jitter: strengths of brightness, contrast, saturation and hue, or None.
+        jitter_p: probability of the jitter.
+        grayscale: probability that a view loses its colour.
+        blur: probability of a Gaussian blur, its kernel a tenth of the size.
+        sigma: least and greatest width of the blur, in pixels.
+        solarize: probability of inverting what is 0.5 or more.
+        resample: "bilinear" or "bicubic".
+        normalize: mean and deviation to end with, or None.
+
+    Raises:
+        ValueError: a value outside its range.
+
+    >>> Augment(32, jitter=(0.4, 0.4, 0.4, 0.1))(torch.rand(2, 3, 40, 50)).shape
+    torch.Size([2, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        scale: Range = (0.08, 1.0),
+        ratio: Range = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+        jitter: tuple[float, float, float, float] | None = None,
+        jitter_p: float = 0.8,
+        grayscale: float = 0.0,
+        blur: float = 0.0,
+        sigma: Range = (0.1, 2.0),
+        solarize: float = 0.0,
+        resample: str = "bilinear",
+        normalize: Statistics | None = None,
+    ) -> None:
+        super().__init__()
+        self.size, self.normalize = size, None
+        crop = RandomResizedCropFlip((size, size), scale, ratio, flip, resample=resample)
+        self.steps: Any = nn.ModuleList([crop])
+        factors, p = (jitter, jitter_p) if jitter else ((0.0, 0.0, 0.0, 0.0), 0.0)
+        # Blurring commutes with normalising, which is then part of the jitter's matrix;
+        # solarizing does not.
+        folded, self.normalize = (None, normalize) if solarize else (normalize, None)
+        if jitter or grayscale or folded:
+            self.steps.append(ColorJitterGrayscale(*factors, grayscale, normalize=folded, p=p))
+        if blur:
+            self.steps.append(GaussianBlur(size // 20 * 2 + 1, sigma, p=blur))
+        if solarize:
+            self.steps.append(Solarize(p=solarize))
+        self.drawn: list[Params] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W), uint8 or float in [0, 1], to (N, 3, size, size) float32."""
+        n, side = len(images), self.size
+        shape = images.shape
+        self.drawn = []
+        for step in self.steps:
+            self.drawn.append(step.forward_parameters(shape))
+            shape = torch.Size((n, 3, side, side))
+        if images.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._made(images, slice(None))
+        out = torch.empty(n, 3, side, side)
+        parts = math.ceil(out.numel() / WORKING_SET)
+        for i in range(parts):
+            some = slice(n * i // parts, n * (i + 1) // parts)
+            out[some] = self._made(images[some], some)
+        return out
+
+    def _made(self, images: Tensor, rows: slice) -> Tensor:
+        for step, params in zip(self.steps, self.drawn, strict=True):
+            of_rows = {k: v if k == "forward_input_shape" else v[rows] for k, v in params.items()}
+            images = step.transform_inputs(images, of_rows, step.flags)
+        if self.normalize is None:
+            return images
+        return normalized(images, *images.new_tensor(self.normalize))
+
+    def captions(self) -> list[str]:
+        """What was drawn for each image of the last call, line by line."""
+        described = [s.describe(p) for s, p in zip(self.steps, self.drawn, strict=True)]
+        return ["\n".join(filter(None, lines)) for lines in zip(*described, strict=True)]

@@ -1,0 +1,230 @@
+"""The arithmetic of the fast transforms: a batch of images, one set of parameters an image."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)  # of R, G and B: the Y of YIQ (ITU-R BT.601)
+_TO_IQ = ((0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # FCC's rounding, as in TensorFlow
+# Above this many pixels a view, a processor resizes image by image: a matrix product would do
+# work in proportion to a side cubed.
+LARGE = 64 * 64
+
+
+def resized_crop(
+    images: Tensor,
+    boxes: Tensor,
+    size: tuple[int, int],
+    *,
+    flip: Tensor | None = None,
+    mode: str = "bilinear",
+    antialias: bool = True,
+) -> Tensor:
+    """Crop, resize and mirror in one resampling: (N, C, H, W) to float (N, C, *size).
+
+    An image in float32 is two matrix products away from its view, one for the rows and one for
+    the columns; each matrix holds the weights of the filter, the crop and the mirroring. Large
+    views on a processor are resized one by one by torch's own filter, which is of the same
+    weights; uint8 images come out rounded to 1/255 there.
+
+    Args:
+        images: uint8, or float.
+        boxes: (N, 4), left, top, width and height in whole pixels, inside the image.
+        size: height and width of the result.
+        flip: (N,), true where the result is mirrored left to right.
+        mode: "bilinear", "bicubic" (which needs ``antialias``) or "nearest".
+        antialias: widen the filter where the crop is larger than the result, as Pillow does.
+
+    >>> images = torch.arange(8.0).view(1, 1, 2, 4)
+    >>> resized_crop(images, torch.tensor([[1, 0, 2, 2]]), (2, 2), flip=torch.tensor([True]))
+    tensor([[[[2., 1.],
+              [6., 5.]]]])
+    """
+    height, width = size
+    each = images.device.type == "cpu" and height * width > LARGE and mode != "nearest"
+    if each and not torch.compiler.is_compiling():
+        return _crop_each(images, boxes, size, flip, mode, antialias)
+    left, top, across, down = boxes.to(images.device, torch.float32, non_blocking=True).split(1, 1)
+    # Where the pixels of the result lie in the image, in pixels from its edge.
+    rows = torch.addcmul(top, _grid(height, top), down)  # (N, height)
+    grid = _grid(width, left)
+    if flip is not None:
+        flip = flip.to(images.device, torch.bool, non_blocking=True)
+        grid = torch.where(flip[:, None], grid.flip(0), grid)
+    columns = torch.addcmul(left, grid, across)
+    scale = 1 / 255 if images.dtype == torch.uint8 else 1
+    if mode == "nearest":
+        images = images.take_along_dim(rows.long()[:, None, :, None], 2)
+        return images.take_along_dim(columns.long()[:, None, None, :], 3) * scale
+    h, w = images.shape[2:]
+    if mode == "bilinear" and (h <= height or not antialias):
+        images = _mix_two_rows(images, _inside(rows, top, down))
+    else:
+        images = _weights(rows, top, down, h, mode, antialias)[:, None] @ images.float()
+    matrix = _weights(columns, left, across, w, mode, antialias).transpose(1, 2)
+    out = (images.flatten(1, 2) @ matrix).unflatten(1, (-1, height))
+    if scale != 1:
+        out.mul_(scale)
+    return out.clamp_(0, 1) if mode == "bicubic" else out
+
+
+def _grid(n: int, like: Tensor) -> Tensor:
+    """The centres of n pixels, as parts of their common length."""
+    return torch.arange(0.5 / n, 1, 1 / n, device=like.device)
+
+
+def _inside(centres: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    """Centres to pixel numbers, those beyond the crop's outer pixels moved onto them."""
+    return (centres - 0.5).clamp(start, start + (length - 1))
+
+
+def _mix_two_rows(images: Tensor, at: Tensor) -> Tensor:
+    """Linear interpolation of (N, C, H, W) at the rows (N, h): (N, C, h, W) in float32."""
+    n, c, h, w = images.shape
+    first = at.floor()
+    index = torch.arange(n * c, device=at.device).view(n, c, 1) * h + first.long()[:, None]
+    following = index + (first < h - 1)[:, None]
+    flat = images.reshape(n * c * h, w)
+    low, high = (
+        flat.index_select(0, i.flatten()).float().view(n, c, -1, w) for i in (index, following)
+    )
+    return low.lerp_(high, (at - first)[:, None, :, None])
+
+
+def _weights(
+    centres: Tensor, start: Tensor, length: Tensor, n: int, mode: str, antialias: bool
+) -> Tensor:
+    """The resampling of one axis of n pixels as matrices, (N, out, n); rows sum to 1."""
+    out, pixels = centres.shape[1], torch.arange(n, device=start.device)
+    if mode == "bilinear" and (n <= out or not antialias):
+        at = _inside(centres, start, length)
+        return (at[:, :, None] - pixels).abs_().clamp_(max=1).neg_().add_(1)
+    widen = (length / out).clamp(min=1)[:, :, None]
+    x = ((centres - 0.5)[:, :, None] - pixels).abs_() / widen
+    if mode == "bilinear":
+        x = x.clamp_(max=1).neg_().add_(1)
+    else:  # Keys' cubic with a = -0.5, as Pillow
+        near = (1.5 * x - 2.5) * x * x + 1
+        x = torch.where(x < 1, near, ((-0.5 * x + 2.5) * x - 4) * x + 2).where(x < 2, 0.0)
+    within = (pixels >= start) & (pixels < start + length)
+    x *= within[:, None]
+    return x / x.sum(2, keepdim=True)
+
+
+def _crop_each(
+    images: Tensor,
+    boxes: Tensor,
+    size: tuple[int, int],
+    flip: Tensor | None,
+    mode: str,
+    antialias: bool,
+) -> Tensor:
+    n, channels = images.shape[:2]
+    flips = [False] * n if flip is None else flip.bool().tolist()
+    images = images if images.dtype == torch.uint8 else images.float()
+    out = torch.empty(n, channels, *size)
+    for i, (left, top, across, down) in enumerate(boxes.int().tolist()):
+        crop = images[i : i + 1, :, top : top + down, left : left + across]
+        if images.dtype == torch.uint8:  # torch's quick path is that of bytes side by side
+            crop = crop.contiguous(memory_format=torch.channels_last)
+        view = F.interpolate(crop, size, mode=mode, antialias=antialias)
+        out[i] = view[0].flip(2) if flips[i] else view[0]
+    if images.dtype == torch.uint8:
+        out.mul_(1 / 255)
+    return out.clamp_(0, 1) if mode == "bicubic" else out
+
+
+def _color_constants() -> Tensor:
+    """The identity; luma in each channel; the turn of chroma by which hue is exp(angle turn)."""
+    yiq = torch.tensor((LUMA, *_TO_IQ), dtype=torch.float64)
+    turn = torch.zeros(3, 3, dtype=torch.float64)
+    turn[1, 2], turn[2, 1] = 1, -1
+    turn = yiq.inverse() @ turn @ yiq
+    return torch.stack((torch.eye(3).double(), yiq[:1].expand(3, 3), turn)).float()
+
+
+_COLOR = _color_constants()
+
+
+def color_jitter(
+    images: Tensor,
+    brightness: Tensor,
+    contrast: Tensor,
+    saturation: Tensor,
+    hue: Tensor,
+    *,
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Tensor:
+    """Brightness, contrast, saturation, hue and normalisation as one 3x4 matrix an image.
+
+    Brightness multiplies, contrast moves away from the image's mean luma, saturation from the
+    pixel's luma, and hue turns the chroma in the IQ plane of YIQ, which keeps the luma. But for
+    clamps the four commute, so their order is of no consequence: the result is clamped to
+    [0, 1] once, at the end.
+
+    Args:
+        images: (N, 3, H, W) float in [0, 1].
+        brightness: (N,), 0 or more; 1 changes nothing. So contrast, and saturation, of which 0
+            is grayscale.
+        hue: (N,), in turns, -0.5 to 0.5; 0 changes nothing.
+        mean: taken off each channel after the clamp.
+        std: divided out after that.
+
+    >>> half = torch.tensor([0.5])
+    >>> color_jitter(torch.ones(1, 3, 1, 1), half, half / half, half, half - half).flatten()
+    tensor([0.5000, 0.5000, 0.5000])
+    """
+    n, _, h, w = images.shape
+    factors = torch.stack((brightness, contrast, saturation, hue)).to(images, non_blocking=True)
+    brightness, contrast, saturation, hue = factors.view(4, n, 1, 1).unbind()
+    eye, luma, turn = _COLOR.to(images, non_blocking=True).unbind()
+    angle = hue * (2 * torch.pi)
+    matrix = torch.lerp(luma, eye, saturation * angle.cos())
+    matrix = matrix.addcmul_(saturation * angle.sin(), turn).mul_(brightness * contrast)
+    flat = images.reshape(n, 3, h * w)
+    grey = luma[:1] @ flat.mean(2, keepdim=True)  # (N, 1, 1)
+    bias = (brightness * (1 - contrast) * grey).expand(n, 3, 1)
+    if normal := any(mean) or any(s != 1 for s in std):
+        offset, scale = images.new_tensor((mean, std)).unsqueeze(2)
+        matrix, bias = matrix / scale, (bias - offset) / scale
+    out = torch.baddbmm(bias, matrix, flat)
+    if normal:
+        for channel, m, s in zip(out.unbind(1), mean, std, strict=True):
+            channel.clamp_(-m / s, (1 - m) / s)
+    else:
+        out.clamp_(0, 1)
+    return out.view(n, 3, h, w)
+
+
+def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+    """A Gaussian of its own width for each image, the border mirrored.
+
+    Args:
+        images: (N, C, H, W) float.
+        sigma: (N,), standard deviations in pixels, above 0.
+        kernel_size: taps, odd; half of them must be fewer than the shorter side.
+
+    >>> gaussian_blur(torch.eye(3)[None, None], torch.tensor([0.5]), 3)[0, 0, 0]
+    tensor([0.6647, 0.2515, 0.0454])
+    """
+    n, c, h, w = images.shape
+    half = kernel_size // 2
+    taps = torch.arange(-half, half + 1, device=images.device)
+    sigma = sigma.to(images, non_blocking=True)
+    kernel = (-0.5 * (taps / sigma[:, None]) ** 2).softmax(1).repeat_interleave(c, 0)
+    flat = F.pad(images.reshape(1, n * c, h, w), (half, half, half, half), mode="reflect")
+    flat = F.conv2d(flat, kernel.view(n * c, 1, 1, -1), groups=n * c)
+    return F.conv2d(flat, kernel.view(n * c, 1, -1, 1), groups=n * c).view(n, c, h, w)
+
+
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    """Invert what is at or above the threshold: (N, C, H, W) in [0, 1], (N,) thresholds.
+
+    >>> solarize(torch.tensor([0.2, 0.5, 1.0]).view(1, 1, 1, 3), torch.tensor([0.5])).flatten()
+    tensor([0.2000, 0.5000, 0.0000])
+    """
+    threshold = threshold.to(images, non_blocking=True).view(-1, 1, 1, 1)
+    return torch.where(images >= threshold, 1 - images, images)
