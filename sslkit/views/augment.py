@@ -18,7 +18,7 @@ from sslkit.views.transforms import (
 )
 
 # Numbers of a processor's working set: what fits its caches runs twice as fast.
-WORKING_SET = 2**22
+WORKING_SET = 2**19
 
 
 class Augment(nn.Module):
@@ -80,27 +80,35 @@ class Augment(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), uint8 or float in [0, 1], to (N, 3, size, size) float32."""
         n, side = len(images), self.size
-        shape = images.shape
-        self.drawn = []
-        for step in self.steps:
-            self.drawn.append(step.forward_parameters(shape))
-            shape = torch.Size((n, 3, side, side))
+        self._draw(images.shape)
+        plans = [s.plan(p, images.device) for s, p in zip(self.steps, self.drawn, strict=True)]
         if images.device.type != "cpu" or torch.compiler.is_compiling():
-            return self._made(images, slice(None))
+            return self._made(images, plans)
         out = torch.empty(n, 3, side, side)
         parts = math.ceil(out.numel() / WORKING_SET)
         for i in range(parts):
             some = slice(n * i // parts, n * (i + 1) // parts)
-            out[some] = self._made(images[some], some)
+            self._made(images[some], [tuple(t[some] for t in plan) for plan in plans], out[some])
         return out
 
-    def _made(self, images: Tensor, rows: slice) -> Tensor:
-        for step, params in zip(self.steps, self.drawn, strict=True):
-            of_rows = {k: v if k == "forward_input_shape" else v[rows] for k, v in params.items()}
-            images = step.transform_inputs(images, of_rows, step.flags)
-        if self.normalize is None:
-            return images
-        return normalized(images, *images.new_tensor(self.normalize))
+    @torch.compiler.disable
+    def _draw(self, shape: torch.Size) -> None:
+        self.drawn = []
+        for step in self.steps:
+            self.drawn.append(step.forward_parameters(shape))
+            shape = torch.Size((shape[0], 3, self.size, self.size))
+
+    def _made(
+        self, images: Tensor, plans: list[tuple[Tensor, ...]], out: Tensor | None = None
+    ) -> Tensor:
+        for i, (step, plan) in enumerate(zip(self.steps, plans, strict=True)):
+            last = i == len(plans) - 1 and isinstance(step, ColorJitterGrayscale)
+            images = step.run(images, *plan, out=out) if last else step.run(images, *plan)
+        if self.normalize is not None:
+            images = normalized(images, *images.new_tensor(self.normalize))
+        if out is not None and images.data_ptr() != out.data_ptr():
+            out.copy_(images)
+        return images
 
     def captions(self) -> list[str]:
         """What was drawn for each image of the last call, line by line."""

@@ -1,4 +1,8 @@
-"""The arithmetic of the fast transforms: a batch of images, one set of parameters an image."""
+"""The arithmetic of the fast transforms: a batch of images, one set of parameters an image.
+
+Cropping and colour come in two steps, so that a pipeline that works through a batch in parts
+takes the first step once: a plan, tensors of a row an image, and its application.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G and B: the Y of YIQ (ITU-R BT.601)
-_TO_IQ = ((0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # FCC's rounding, as in TensorFlow
+_TO_IQ = ((0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # FCC's figures
 # Above this many pixels a view, a processor resizes image by image: a matrix product would do
 # work in proportion to a side cubed.
 LARGE = 64 * 64
@@ -22,19 +26,19 @@ def resized_crop(
     mode: str = "bilinear",
     antialias: bool = True,
 ) -> Tensor:
-    """Crop, resize and mirror in one resampling: (N, C, H, W) to float (N, C, *size).
+    """Crop, resize and mirror in one resampling: (N, C, H, W) to float32 (N, C, *size).
 
-    An image in float32 is two matrix products away from its view, one for the rows and one for
-    the columns; each matrix holds the weights of the filter, the crop and the mirroring. Large
-    views on a processor are resized one by one by torch's own filter, which is of the same
-    weights; uint8 images come out rounded to 1/255 there.
+    Two small matrix products an image, one for the rows and one for the columns; each matrix
+    holds the weights of the filter, the crop and the mirroring. Rows that are only mixed two by
+    two are gathered instead. Large views on a processor are resized one by one by torch's
+    filter, which is of the same weights; uint8 images come out rounded to 1/255 there.
 
     Args:
-        images: uint8, or float.
+        images: uint8, or float in [0, 1].
         boxes: (N, 4), left, top, width and height in whole pixels, inside the image.
         size: height and width of the result.
         flip: (N,), true where the result is mirrored left to right.
-        mode: "bilinear", "bicubic" (which needs ``antialias``) or "nearest".
+        mode: "bilinear", "bicubic" (Keys' with a = -0.5, which needs ``antialias``) or "nearest".
         antialias: widen the filter where the crop is larger than the result, as Pillow does.
 
     >>> images = torch.arange(8.0).view(1, 1, 2, 4)
@@ -42,97 +46,123 @@ def resized_crop(
     tensor([[[[2., 1.],
               [6., 5.]]]])
     """
-    height, width = size
+    if flip is None:
+        flip = torch.zeros(len(boxes), dtype=torch.bool)
+    plan = crop_plan(boxes, flip, size, images.device)
+    return apply_crop(images, *plan, mode=mode, antialias=antialias)
+
+
+def crop_plan(
+    boxes: Tensor, flip: Tensor, size: tuple[int, int], device: torch.device
+) -> tuple[Tensor, ...]:
+    """Boxes (N, 4), flip (N,), and where the result's pixels lie: rows (N, h), columns (N, w)."""
+    boxes = boxes.to(device, torch.float32, non_blocking=True)
+    flip = flip.to(device, torch.bool, non_blocking=True)
+    left, top, across, down = boxes.split(1, 1)
+    down_grid, grid = ((torch.arange(n, device=device) + 0.5) / n for n in size)
+    grid = torch.where(flip[:, None], grid.flip(0), grid)
+    return boxes, flip, torch.addcmul(top, down_grid, down), torch.addcmul(left, grid, across)
+
+
+def apply_crop(
+    images: Tensor,
+    boxes: Tensor,
+    flip: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    *,
+    mode: str,
+    antialias: bool,
+) -> Tensor:
+    """A plan of ``crop_plan`` on its images: see ``resized_crop``."""
+    height, width = rows.shape[1], columns.shape[1]
     each = images.device.type == "cpu" and height * width > LARGE and mode != "nearest"
     if each and not torch.compiler.is_compiling():
-        return _crop_each(images, boxes, size, flip, mode, antialias)
-    left, top, across, down = boxes.to(images.device, torch.float32, non_blocking=True).split(1, 1)
-    # Where the pixels of the result lie in the image, in pixels from its edge.
-    rows = torch.addcmul(top, _grid(height, top), down)  # (N, height)
-    grid = _grid(width, left)
-    if flip is not None:
-        flip = flip.to(images.device, torch.bool, non_blocking=True)
-        grid = torch.where(flip[:, None], grid.flip(0), grid)
-    columns = torch.addcmul(left, grid, across)
-    scale = 1 / 255 if images.dtype == torch.uint8 else 1
+        return _crop_each(images, boxes, flip, (height, width), mode, antialias)
+    scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
     if mode == "nearest":
         images = images.take_along_dim(rows.long()[:, None, :, None], 2)
         return images.take_along_dim(columns.long()[:, None, None, :], 3) * scale
+    left, top, across, down = boxes.split(1, 1)
     h, w = images.shape[2:]
     if mode == "bilinear" and (h <= height or not antialias):
         images = _mix_two_rows(images, _inside(rows, top, down))
     else:
-        images = _weights(rows, top, down, h, mode, antialias)[:, None] @ images.float()
-    matrix = _weights(columns, left, across, w, mode, antialias).transpose(1, 2)
+        weights = _weights(rows, top, down, h, mode, antialias)
+        images = torch.einsum("nij,ncjk->ncik", weights, images.float())
+    matrix = _weights(columns, left, across, w, mode, antialias, scale).transpose(1, 2)
     out = (images.flatten(1, 2) @ matrix).unflatten(1, (-1, height))
-    if scale != 1:
-        out.mul_(scale)
     return out.clamp_(0, 1) if mode == "bicubic" else out
-
-
-def _grid(n: int, like: Tensor) -> Tensor:
-    """The centres of n pixels, as parts of their common length."""
-    return torch.arange(0.5 / n, 1, 1 / n, device=like.device)
 
 
 def _inside(centres: Tensor, start: Tensor, length: Tensor) -> Tensor:
     """Centres to pixel numbers, those beyond the crop's outer pixels moved onto them."""
-    return (centres - 0.5).clamp(start, start + (length - 1))
+    return (centres - 0.5).clamp_(start, start + (length - 1))
 
 
 def _mix_two_rows(images: Tensor, at: Tensor) -> Tensor:
     """Linear interpolation of (N, C, H, W) at the rows (N, h): (N, C, h, W) in float32."""
     n, c, h, w = images.shape
-    first = at.floor()
-    index = torch.arange(n * c, device=at.device).view(n, c, 1) * h + first.long()[:, None]
-    following = index + (first < h - 1)[:, None]
-    flat = images.reshape(n * c * h, w)
-    low, high = (
-        flat.index_select(0, i.flatten()).float().view(n, c, -1, w) for i in (index, following)
+    first = at.long()
+    start = torch.arange(0, n * c * h, h, device=at.device).view(n, c, 1)
+    index = torch.stack((first, (first + 1).clamp_(max=h - 1)), 2).flatten(1)  # (N, 2 h)
+    part = at - first
+    weights = torch.stack((1 - part, part), 2).flatten(1)[:, None].expand(-1, c, -1)
+    mixed = F.embedding_bag(
+        (index[:, None] + start).view(-1, 2),
+        images.float().reshape(n * c * h, w),
+        mode="sum",
+        per_sample_weights=weights.reshape(-1, 2),
     )
-    return low.lerp_(high, (at - first)[:, None, :, None])
+    return mixed.view(n, c, -1, w)
 
 
 def _weights(
-    centres: Tensor, start: Tensor, length: Tensor, n: int, mode: str, antialias: bool
+    centres: Tensor,
+    start: Tensor,
+    length: Tensor,
+    n: int,
+    mode: str,
+    antialias: bool,
+    scale: float = 1.0,
 ) -> Tensor:
-    """The resampling of one axis of n pixels as matrices, (N, out, n); rows sum to 1."""
+    """The resampling of one axis of n pixels as matrices, (N, out, n); rows sum to ``scale``."""
     out, pixels = centres.shape[1], torch.arange(n, device=start.device)
     if mode == "bilinear" and (n <= out or not antialias):
         at = _inside(centres, start, length)
-        return (at[:, :, None] - pixels).abs_().clamp_(max=1).neg_().add_(1)
+        return (at[:, :, None] - pixels).abs_().clamp_(max=1).mul_(-scale).add_(scale)
     widen = (length / out).clamp(min=1)[:, :, None]
     x = ((centres - 0.5)[:, :, None] - pixels).abs_() / widen
     if mode == "bilinear":
         x = x.clamp_(max=1).neg_().add_(1)
-    else:  # Keys' cubic with a = -0.5, as Pillow
+    else:
         near = (1.5 * x - 2.5) * x * x + 1
         x = torch.where(x < 1, near, ((-0.5 * x + 2.5) * x - 4) * x + 2).where(x < 2, 0.0)
     within = (pixels >= start) & (pixels < start + length)
     x *= within[:, None]
-    return x / x.sum(2, keepdim=True)
+    return x * (scale / x.sum(2, keepdim=True))
 
 
 def _crop_each(
     images: Tensor,
     boxes: Tensor,
+    flip: Tensor,
     size: tuple[int, int],
-    flip: Tensor | None,
     mode: str,
     antialias: bool,
 ) -> Tensor:
-    n, channels = images.shape[:2]
-    flips = [False] * n if flip is None else flip.bool().tolist()
-    images = images if images.dtype == torch.uint8 else images.float()
-    out = torch.empty(n, channels, *size)
-    for i, (left, top, across, down) in enumerate(boxes.int().tolist()):
+    bytes_ = images.dtype == torch.uint8
+    images = images if bytes_ else images.float()
+    out = torch.empty(*images.shape[:2], *size)
+    crops = zip(boxes.int().tolist(), flip.tolist(), strict=True)
+    for i, ((left, top, across, down), mirrored) in enumerate(crops):
         crop = images[i : i + 1, :, top : top + down, left : left + across]
-        if images.dtype == torch.uint8:  # torch's quick path is that of bytes side by side
+        if bytes_:  # torch's quick path is that of bytes side by side
             crop = crop.contiguous(memory_format=torch.channels_last)
         view = F.interpolate(crop, size, mode=mode, antialias=antialias)
-        out[i] = view[0].flip(2) if flips[i] else view[0]
-    if images.dtype == torch.uint8:
-        out.mul_(1 / 255)
+        out[i] = view[0].flip(2) if mirrored else view[0]
+    if bytes_:
+        return out.mul_(1 / 255)
     return out.clamp_(0, 1) if mode == "bicubic" else out
 
 
@@ -173,30 +203,58 @@ def color_jitter(
         mean: taken off each channel after the clamp.
         std: divided out after that.
 
-    >>> half = torch.tensor([0.5])
-    >>> color_jitter(torch.ones(1, 3, 1, 1), half, half / half, half, half - half).flatten()
+    >>> half, one, zero = torch.tensor([[0.5], [1.0], [0.0]])
+    >>> color_jitter(torch.ones(1, 3, 1, 1), half, one, half, zero).flatten()
     tensor([0.5000, 0.5000, 0.5000])
     """
-    n, _, h, w = images.shape
-    factors = torch.stack((brightness, contrast, saturation, hue)).to(images, non_blocking=True)
-    brightness, contrast, saturation, hue = factors.view(4, n, 1, 1).unbind()
-    eye, luma, turn = _COLOR.to(images, non_blocking=True).unbind()
+    factors = torch.stack((brightness, contrast, saturation, hue))
+    plan = color_plan(factors, mean, std, images.device)
+    return apply_color(images, *plan, mean=mean, std=std)
+
+
+def color_plan(
+    factors: Tensor, mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Factors (4, N) to the matrix of colours and that of their mean, each (N, 3, 3)."""
+    factors = factors.to(device, torch.float32, non_blocking=True)
+    brightness, contrast, saturation, hue = factors[:, :, None, None].unbind()
+    eye, luma, turn = _COLOR.to(device, non_blocking=True).unbind()
     angle = hue * (2 * torch.pi)
     matrix = torch.lerp(luma, eye, saturation * angle.cos())
     matrix = matrix.addcmul_(saturation * angle.sin(), turn).mul_(brightness * contrast)
-    flat = images.reshape(n, 3, h * w)
-    grey = luma[:1] @ flat.mean(2, keepdim=True)  # (N, 1, 1)
-    bias = (brightness * (1 - contrast) * grey).expand(n, 3, 1)
-    if normal := any(mean) or any(s != 1 for s in std):
-        offset, scale = images.new_tensor((mean, std)).unsqueeze(2)
-        matrix, bias = matrix / scale, (bias - offset) / scale
-    out = torch.baddbmm(bias, matrix, flat)
+    of_mean = brightness * (1 - contrast) * luma
+    if normalizes(mean, std):
+        scale = torch.tensor(std, device=device)[:, None]
+        matrix, of_mean = matrix / scale, of_mean / scale
+    return matrix, of_mean
+
+
+def apply_color(
+    images: Tensor,
+    matrix: Tensor,
+    of_mean: Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    out: Tensor | None = None,
+) -> Tensor:
+    """A plan of ``color_plan`` on its images, into ``out``: see ``color_jitter``."""
+    flat = images.flatten(2)
+    bias = of_mean @ flat.mean(2, keepdim=True)
+    if normal := normalizes(mean, std):
+        bias -= bias.new_tensor([[m / s] for m, s in zip(mean, std, strict=True)])
+    flat = torch.baddbmm(bias, matrix, flat, out=None if out is None else out.flatten(2))
     if normal:
-        for channel, m, s in zip(out.unbind(1), mean, std, strict=True):
+        for channel, m, s in zip(flat.unbind(1), mean, std, strict=True):
             channel.clamp_(-m / s, (1 - m) / s)
     else:
-        out.clamp_(0, 1)
-    return out.view(n, 3, h, w)
+        flat.clamp_(0, 1)
+    return flat.view(images.shape)
+
+
+def normalizes(mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether they change anything."""
+    return any(mean) or any(s != 1 for s in std)
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:

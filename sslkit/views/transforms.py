@@ -59,25 +59,27 @@ def _gate(n: int, p: float, same: bool) -> Tensor:
 
 
 class _Drawn:
-    """Draws on the processor, and works on the images that the gate chose alone."""
+    """Draws on the processor; ``plan`` makes tensors of a row an image, ``run`` applies them.
+
+    A gate is part of the plan, so that a batch is not computed twice and then mixed.
+    """
 
     def set_rng_device_and_dtype(self, device: torch.device, dtype: torch.dtype) -> None:
         super().set_rng_device_and_dtype(torch.device("cpu"), torch.float32)  # type: ignore[misc]
 
+    def plan(self, params: Params, device: torch.device) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def run(self, images: Tensor, *plan: Tensor) -> Tensor:
+        raise NotImplementedError
+
     def transform_inputs(
         self, input: Tensor, params: Params, flags: Any, transform: Any = None, **kwargs: Any
     ) -> Tensor:
-        chosen = params["batch_prob"] > 0.5
-        if kwargs or chosen.is_cuda or torch.compiler.is_compiling():
-            return super().transform_inputs(input, params, flags, transform, **kwargs)  # type: ignore[misc]
         self.validate_tensor(images := self.transform_tensor(input))  # type: ignore[attr-defined]
-        rows = chosen.nonzero()[:, 0]
-        out = images.clone()
-        if len(rows):
-            some = {k: v[rows] for k, v in params.items() if len(v) == len(chosen)}
-            on_device = rows.to(images.device, non_blocking=True)
-            out[on_device] = self.apply_transform(images[on_device], some, flags)  # type: ignore[attr-defined]
-        return out
+        out = self.run(images, *self.plan({**params, **kwargs}, images.device))
+        out = out.clone() if out is images else out
+        return out.view(input.shape) if self.keepdim else out  # type: ignore[attr-defined]
 
 
 class RandomResizedCropFlip(_Drawn, GeometricAugmentationBase2D):
@@ -140,7 +142,7 @@ class RandomResizedCropFlip(_Drawn, GeometricAugmentationBase2D):
         }
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:
-        """``box``, (N, 4): left, top, width, height in pixels; and ``flip``, (N,)."""
+        """``box``, (N, 4): left, top, width, height in pixels; ``flip``, (N,); ``output_size``."""
         n, height, width = batch_shape[0], *batch_shape[-2:]
         if self.scale[1] * height * width < 1:
             raise ValueError(
@@ -169,7 +171,8 @@ class RandomResizedCropFlip(_Drawn, GeometricAugmentationBase2D):
             cropped = _gate(m, self.crop, same)
             box = torch.where(cropped[:, None], box, torch.tensor((0.0, 0.0, width, height)))
             flip = flip & cropped
-        return {"box": box.expand(n, 4), "flip": flip}
+        size = torch.tensor(self.flags["size"]).expand(n, 2)  # by this a container tells the shape
+        return {"box": box.expand(n, 4), "flip": flip, "output_size": size}
 
     def describe(self, params: Params) -> list[str]:
         """What was drawn for each image, in words."""
@@ -201,17 +204,18 @@ class RandomResizedCropFlip(_Drawn, GeometricAugmentationBase2D):
         matrix[:, 1, 2] = (0.5 - top) * y - 0.5
         return matrix
 
+    def plan(self, params: Params, device: torch.device) -> tuple[Tensor, ...]:
+        return functional.crop_plan(params["box"], params["flip"], self.flags["size"], device)
+
+    def run(self, images: Tensor, *plan: Tensor, flags: Any = None) -> Tensor:
+        flags = flags or self.flags
+        mode, antialias = flags["resample"].name.lower(), flags["antialias"]
+        return functional.apply_crop(images, *plan, mode=mode, antialias=antialias)
+
     def apply_transform(
         self, input: Tensor, params: Params, flags: Any, transform: Tensor | None = None
     ) -> Tensor:
-        return functional.resized_crop(
-            input,
-            params["box"],
-            flags["size"],
-            flip=params["flip"],
-            mode=flags["resample"].name.lower(),
-            antialias=flags["antialias"],
-        )
+        return self.run(input, *self.plan(params, input.device), flags=flags)
 
     def transform_inputs(
         self, input: Tensor, params: Params, flags: Any, transform: Any = None, **kwargs: Any
@@ -304,24 +308,19 @@ class ColorJitterGrayscale(_Drawn, IntensityAugmentationBase2D):
             lines.append("\n".join(words + ["grey"] * is_grey))
         return lines
 
-    def validate_tensor(self, input: Tensor) -> None:
-        super().validate_tensor(input)
-        if input.shape[1] != 3:
-            raise ValueError(f"colour jitter takes images of 3 channels, not {input.shape[1]}")
+    def plan(self, params: Params, device: torch.device) -> tuple[Tensor, ...]:
+        return functional.color_plan(self._factors(params), *self._statistics(), device)
 
-    def transform_inputs(
-        self, input: Tensor, params: Params, flags: Any, transform: Any = None, **kwargs: Any
-    ) -> Tensor:
-        self.validate_tensor(images := self.transform_tensor(input))
-        return self.apply_transform(images, {**params, **kwargs}, flags)
-
-    def apply_transform(
-        self, input: Tensor, params: Params, flags: Any, transform: Tensor | None = None
-    ) -> Tensor:
+    def run(self, images: Tensor, *plan: Tensor, out: Tensor | None = None) -> Tensor:
+        if images.shape[1] != 3:
+            raise ValueError(f"colour jitter takes images of 3 channels, not {images.shape[1]}")
         if self.p == self.grayscale == 0 and self.normalize is None:
-            return input
-        mean, std = self.normalize or ((0, 0, 0), (1, 1, 1))
-        return functional.color_jitter(input, *self._factors(params), mean=mean, std=std)
+            return images
+        mean, std = self._statistics()
+        return functional.apply_color(images, *plan, mean=mean, std=std, out=out)
+
+    def _statistics(self) -> Statistics:
+        return self.normalize or ((0, 0, 0), (1, 1, 1))
 
     def _factors(self, params: Params) -> Tensor:
         """(4, N): those drawn, or 1, 1, 1 and 0 where spared; no saturation where grey."""
@@ -379,19 +378,25 @@ class GaussianBlur(_Drawn, IntensityAugmentationBase2D):
             for sigma, on in zip(params["sigma"].tolist(), chosen, strict=True)
         ]
 
-    def validate_tensor(self, input: Tensor) -> None:
-        super().validate_tensor(input)
-        if min(input.shape[2:]) <= (half := self.flags["kernel_size"] // 2):
-            height, width = input.shape[2:]
-            raise ValueError(
-                f"a kernel of {2 * half + 1} taps needs images of more than {half} pixels a "
-                f"side, not {height} x {width}"
-            )
+    def plan(self, params: Params, device: torch.device) -> tuple[Tensor, ...]:
+        return params["sigma"], params["batch_prob"] > 0.5
 
-    def apply_transform(
-        self, input: Tensor, params: Params, flags: Any, transform: Tensor | None = None
-    ) -> Tensor:
-        return functional.gaussian_blur(input, params["sigma"], flags["kernel_size"])
+    def run(self, images: Tensor, *plan: Tensor) -> Tensor:
+        size, (sigma, chosen) = self.flags["kernel_size"], plan
+        if min(images.shape[2:]) <= size // 2:
+            height, width = images.shape[2:]
+            raise ValueError(
+                f"a kernel of {size} taps needs images of more than {size // 2} pixels a side, "
+                f"not {height} x {width}"
+            )
+        if torch.compiler.is_compiling():
+            gate = chosen.to(images.device, non_blocking=True).view(-1, 1, 1, 1)
+            return torch.where(gate, functional.gaussian_blur(images, sigma, size), images)
+        if not len(rows := chosen.nonzero()[:, 0]):
+            return images
+        sigma, rows = sigma[rows], rows.to(images.device, non_blocking=True)
+        blurred = functional.gaussian_blur(images[rows], sigma, size)
+        return images.index_copy(0, rows, blurred)
 
 
 class Solarize(_Drawn, IntensityAugmentationBase2D):
@@ -430,7 +435,9 @@ class Solarize(_Drawn, IntensityAugmentationBase2D):
         """What was drawn for each image, in words."""
         return ["solarized" * on for on in (params["batch_prob"] > 0.5).tolist()]
 
-    def apply_transform(
-        self, input: Tensor, params: Params, flags: Any, transform: Tensor | None = None
-    ) -> Tensor:
-        return functional.solarize(input, params["threshold"])
+    def plan(self, params: Params, device: torch.device) -> tuple[Tensor, ...]:
+        threshold = torch.where(params["batch_prob"] > 0.5, params["threshold"], math.inf)
+        return (threshold.to(device, non_blocking=True),)
+
+    def run(self, images: Tensor, *plan: Tensor) -> Tensor:
+        return functional.solarize(images, *plan)
