@@ -3,7 +3,9 @@
 from sslkit.views.augment import Augment
 from sslkit.views.base import NORMALIZATIONS, Targeted, View
 from sslkit.views.evaluation import EvaluationView
+from sslkit.views.mixing import CutMix, Mixed, MixUp
 from sslkit.views.multicrop import DINOViews, SwAVViews
+from sslkit.views.noise import GaussianNoise, inject_noise, smooth_targets
 from sslkit.views.simclr import (
     AugmentedViews,
     BarlowTwinsViews,
@@ -26,9 +28,13 @@ __all__ = [
     "BYOLViews",
     "BarlowTwinsViews",
     "ColorJitterGrayscale",
+    "CutMix",
     "DINOViews",
     "EvaluationView",
     "GaussianBlur",
+    "GaussianNoise",
+    "MixUp",
+    "Mixed",
     "MoCoV2Views",
     "RandAugmentView",
     "RandomResizedCropFlip",
@@ -38,4 +44,6 @@ __all__ = [
     "SwAVViews",
     "Targeted",
     "View",
+    "inject_noise",
+    "smooth_targets",
 ]

@@ -77,8 +77,9 @@ class Augment(nn.Module):
             self.steps.append(Solarize(p=solarize))
         self.drawn: list[Params] = []
 
+    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W), uint8 or float in [0, 1], to (N, 3, size, size) float32."""
+        """(N, 3, H, W), uint8 or float32 in [0, 1], to (N, 3, size, size), without gradient."""
         n, side = len(images), self.size
         self._draw(images.shape)
         plans = [s.plan(p, images.device) for s, p in zip(self.steps, self.drawn, strict=True)]
@@ -112,5 +113,7 @@ class Augment(nn.Module):
 
     def captions(self) -> list[str]:
         """What was drawn for each image of the last call, line by line."""
+        if not self.drawn:
+            return []
         described = [s.describe(p) for s, p in zip(self.steps, self.drawn, strict=True)]
         return ["\n".join(filter(None, lines)) for lines in zip(*described, strict=True)]

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # of R, G and B: the Y of YIQ (ITU-R BT.601)
-_TO_IQ = ((0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # FCC's figures
+LUMA = (0.299, 0.587, 0.114)  # of R, G and B (ITU-R BT.601)
 # Above this many pixels a view, a processor resizes image by image: a matrix product would do
 # work in proportion to a side cubed.
 LARGE = 64 * 64
@@ -166,16 +165,14 @@ def _crop_each(
     return out.clamp_(0, 1) if mode == "bicubic" else out
 
 
-def _color_constants() -> Tensor:
-    """The identity; luma in each channel; the turn of chroma by which hue is exp(angle turn)."""
-    yiq = torch.tensor((LUMA, *_TO_IQ), dtype=torch.float64)
-    turn = torch.zeros(3, 3, dtype=torch.float64)
-    turn[1, 2], turn[2, 1] = 1, -1
-    turn = yiq.inverse() @ turn @ yiq
-    return torch.stack((torch.eye(3).double(), yiq[:1].expand(3, 3), turn)).float()
-
-
-_COLOR = _color_constants()
+# The identity, the projection on grey, and the turn about it: hue is exp(angle turn).
+_COLOR = torch.stack(
+    (
+        torch.eye(3),
+        torch.full((3, 3), 1 / 3),
+        torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5,
+    )
+)
 
 
 def color_jitter(
@@ -185,21 +182,25 @@ def color_jitter(
     saturation: Tensor,
     hue: Tensor,
     *,
+    order: Tensor | None = None,
+    grayscale: Tensor | None = None,
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Tensor:
-    """Brightness, contrast, saturation, hue and normalisation as one 3x4 matrix an image.
+    """Colour jitter, grayscale and normalisation as one 3x4 matrix an image.
 
     Brightness multiplies, contrast moves away from the image's mean luma, saturation from the
-    pixel's luma, and hue turns the chroma in the IQ plane of YIQ, which keeps the luma. But for
-    clamps the four commute, so their order is of no consequence: the result is clamped to
-    [0, 1] once, at the end.
+    pixel's luma, and hue turns the colour about the axis of greys: torchvision's operations, but
+    for hue, which it turns in the hexagon of HSV. Their matrices are multiplied in the order
+    given; the result is clamped to [0, 1] once, at the end, where torchvision clamps after each.
 
     Args:
         images: (N, 3, H, W) float in [0, 1].
         brightness: (N,), 0 or more; 1 changes nothing. So contrast, and saturation, of which 0
-            is grayscale.
+            leaves no colour.
         hue: (N,), in turns, -0.5 to 0.5; 0 changes nothing.
+        order: (N, 4), permutations of 0 to 3, those four; by default as they stand here.
+        grayscale: (N,), true where the jittered image then loses its colour.
         mean: taken off each channel after the clamp.
         std: divided out after that.
 
@@ -208,21 +209,41 @@ def color_jitter(
     tensor([0.5000, 0.5000, 0.5000])
     """
     factors = torch.stack((brightness, contrast, saturation, hue))
-    plan = color_plan(factors, mean, std, images.device)
+    n = factors.shape[1]
+    order = torch.arange(4).expand(n, 4) if order is None else order
+    grayscale = torch.zeros(n, dtype=torch.bool) if grayscale is None else grayscale
+    plan = color_plan(factors, order, grayscale, mean, std, images.device)
     return apply_color(images, *plan, mean=mean, std=std)
 
 
 def color_plan(
-    factors: Tensor, mean: Sequence[float], std: Sequence[float], device: torch.device
+    factors: Tensor,
+    order: Tensor,
+    grayscale: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Factors (4, N) to the matrix of colours and that of their mean, each (N, 3, 3)."""
+    """Factors (4, N) and their order to the matrices of colours and of their mean, (N, 3, 3)."""
     factors = factors.to(device, torch.float32, non_blocking=True)
     brightness, contrast, saturation, hue = factors[:, :, None, None].unbind()
-    eye, luma, turn = _COLOR.to(device, non_blocking=True).unbind()
+    eye, grey, turn = _COLOR.to(device, non_blocking=True).unbind()
     angle = hue * (2 * torch.pi)
-    matrix = torch.lerp(luma, eye, saturation * angle.cos())
-    matrix = matrix.addcmul_(saturation * angle.sin(), turn).mul_(brightness * contrast)
-    of_mean = brightness * (1 - contrast) * luma
+    hue = torch.lerp(grey, eye, angle.cos()).addcmul_(angle.sin(), turn)
+    # Brightness commutes with all, and contrast and saturation with each other, as they keep the
+    # luma; it only counts whether the luma that they see is that of before or after the hue.
+    place = order.argsort(1)
+    contrast_after, saturation_after = (
+        (place[:, i] > place[:, 3]).to(device, non_blocking=True)[:, None, None] for i in (1, 2)
+    )
+    luma = torch.tensor([LUMA], device=device)
+    seen = torch.where(saturation_after, luma @ hue, luma)  # (N, 1, 3)
+    matrix = saturation * hue + (1 - saturation) * seen
+    final = luma @ matrix
+    gate = grayscale.to(device, torch.bool, non_blocking=True)[:, None, None]
+    matrix = torch.where(gate, final, matrix) * (brightness * contrast)
+    seen = torch.where(contrast_after, final, luma)
+    of_mean = (brightness * (1 - contrast) * seen).expand(-1, 3, -1)
     if normalizes(mean, std):
         scale = torch.tensor(std, device=device)[:, None]
         matrix, of_mean = matrix / scale, of_mean / scale
@@ -245,8 +266,8 @@ def apply_color(
         bias -= bias.new_tensor([[m / s] for m, s in zip(mean, std, strict=True)])
     flat = torch.baddbmm(bias, matrix, flat, out=None if out is None else out.flatten(2))
     if normal:
-        for channel, m, s in zip(flat.unbind(1), mean, std, strict=True):
-            channel.clamp_(-m / s, (1 - m) / s)
+        for i, (m, s) in enumerate(zip(mean, std, strict=True)):
+            flat[:, i].clamp_(-m / s, (1 - m) / s)
     else:
         flat.clamp_(0, 1)
     return flat.view(images.shape)

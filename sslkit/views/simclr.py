@@ -33,6 +33,8 @@ class AugmentedViews(View):
         normalize: str | Statistics | None = "imagenet",
     ) -> None:
         super().__init__(size, normalize)
+        if not recipes:
+            raise ValueError("views need at least one recipe, not none")
         self.augments: Any = nn.ModuleList(
             Augment(**{"size": size, **recipe}, normalize=self.statistics) for recipe in recipes
         )

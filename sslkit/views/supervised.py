@@ -75,7 +75,7 @@ class RandAugmentView(View):
         normalize: str | Statistics | None = "imagenet",
     ) -> None:
         super().__init__(size, normalize)
-        for name, value, most in (("operations", operations, 10), ("magnitude", magnitude, 29)):
+        for name, value, most in (("operations", operations, 15), ("magnitude", magnitude, 29)):
             if not 1 <= value <= most:
                 raise ValueError(f"{name} must be 1 to {most}, not {value}")
         if group < 1:
