@@ -103,6 +103,26 @@ def cell(value: dict[str, float] | str) -> str:
     return f"{time}, {megabytes:.0f} MB"
 
 
+def views_speed(record: dict[str, Any]) -> str:
+    """What `eval/benchmarks/views.py` found: views a second, and peak memory, a column a size."""
+    cells = record["sizes"].values()
+    sizes = [f"{size} px" for size in record["sizes"]]
+    parts = []
+    rates, peaks, over = "views per second", "peak memory over views", "ours over theirs"
+    for key, title in (
+        (rates, "views a second (sslkit's over it)"),
+        (peaks, "peak memory over the bytes of two views"),
+    ):
+        rows = [[title, *sizes], ["---"] * (1 + len(sizes))]
+        for name in next(iter(cells))[key]:
+            row = [f"{cell[key][name]:{',.0f' if key == rates else '.1f'}}" for cell in cells]
+            if key == rates and name != "sslkit":
+                row = [f"{x} ({c[over][name]:.1f})" for x, c in zip(row, cells, strict=True)]
+            rows.append([name, *row])
+        parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return "\n\n".join([*parts, f"Measured on {record['hardware']}: `{record['command']}`."])
+
+
 def contract(losses: dict[str, Any]) -> str:
     """What `eval/benchmarks/processes.py` found: ratios that should be 1, alike losses in a row."""
     splits = [split for split in next(iter(losses.values())) if not split.startswith("1 ")]
