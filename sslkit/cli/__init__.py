@@ -1,4 +1,4 @@
-"""The command line: ``sslkit pretrain | evaluate | demo``. Heavy imports wait for a command."""
+"""The command line: ``sslkit pretrain | evaluate | demo | views``. Heavy imports wait."""
 
 import importlib
 import os
@@ -13,6 +13,7 @@ COMMANDS = {
     "pretrain": "train a backbone on unlabelled images",
     "evaluate": "score frozen backbones: kNN and linear probe",
     "demo": "pretrain and evaluate on the embedded set, in minutes, with no download",
+    "views": "draw images beside what a config's view makes of them",
 }
 
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _fail(f"no command {argv[0]!r}; choose from {', '.join(COMMANDS)}")
-    if {"-h", "--help"} & set(argv[1:]) or argv in (["pretrain"], ["evaluate"]):
+    if {"-h", "--help"} & set(argv[1:]) or argv in (["pretrain"], ["evaluate"], ["views"]):
         print(importlib.import_module("sslkit.cli.help").help_of(argv[0]))
         return 0
     try:

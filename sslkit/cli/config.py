@@ -4,9 +4,11 @@ import argparse
 import difflib
 import inspect
 import io
+import logging
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from typing import Any, Literal
 
@@ -57,12 +59,19 @@ class PretrainCLI(LightningCLI):
         return yaml.safe_load(self.parser.dump(config, skip_unset=False, skip_validation=True))
 
 
-def parse(argv: list[str]) -> PretrainCLI:
+def parse(argv: list[str], own: Sequence[str] = ()) -> PretrainCLI:
     """Model and data from the command line.
+
+    Args:
+        argv: options, with the files of configs; ``--help_all`` prints all there are and exits.
+        own: options that a command took out of them, of which a message may remind.
 
     Raises:
         ValueError: an option or a value that is not valid, in one line.
     """
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    argv = ["--help" if arg == "--help_all" else arg for arg in argv]
     try:
         _one_method(argv)
         with redirect_stderr(io.StringIO()) as said, warnings.catch_warnings():
@@ -80,7 +89,7 @@ def parse(argv: list[str]) -> PretrainCLI:
                 parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             )
     except (argparse.ArgumentError, yaml.YAMLError, ValueError) as error:
-        raise ValueError(one_line(str(error))) from error
+        raise ValueError(one_line(str(error), own)) from error
     sys.stderr.write(said.getvalue())  # without the usage that goes with an error
     return cli
 
@@ -98,7 +107,7 @@ def _one_method(argv: list[str]) -> None:
             )
 
 
-def one_line(message: str) -> str:
+def one_line(message: str, own: Sequence[str] = ()) -> str:
     """What is wrong and what the choices are, out of jsonargparse's many lines.
 
     >>> print(one_line("Errors:\\n  - lr must be above 0\\n  - Expected a <class 'NoneType'>"))
@@ -124,7 +133,7 @@ def one_line(message: str) -> str:
         return _wanted(".".join(keys), found[1], found[2])
     if found := re.search(r"unrecognized arguments: (\S+)", text):
         option = found[1].partition("=")[0]
-        close = difflib.get_close_matches(option, _options(), 1, cutoff=0.7)
+        close = difflib.get_close_matches(option, [*own, *_options()], 1, cutoff=0.7)
         near = f": did you mean {close[0]}?" if close else "; --help_all lists what there is"
         return f"no option {option}{near}"
     return text

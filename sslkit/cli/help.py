@@ -48,6 +48,24 @@ usage: sslkit demo [options of sslkit pretrain]
 Pretrain SimCLR on the embedded set 'shapes' (no download), then compare its backbone with
 random weights by kNN and linear probe. The run folder is runs/demo, or demo-2, ..."""
 
+VIEWS = """\
+usage: sslkit views --config NAME_OR_FILE [--out FILE] [options]
+
+Draw images of the data beside their views, with what was drawn for each: a look at a config
+before it is trained. Nothing but the picture is written; the same command gives the same picture.
+
+  --config C          a config file, or one of: {configs}
+  --out FILE          the picture, .png, .jpg or .webp (default: views.png)
+  --images N          how many images, 1 to 256 (default: 8)
+  --overwrite         replace the picture if it is there
+
+Anything in the config is an option too, as for 'sslkit pretrain', for example:
+  --data.name cifar10   --data.root photos/   --seed_everything 3
+  --model.view.size 96   --model.view.init_args.jitter 1   --model.view DINOViews
+
+  A run's own config is one too: --config runs/NAME/config.yaml
+  --help_all          every option there is"""
+
 
 def help_of(command: str) -> str:
     """The help of a command.
@@ -55,5 +73,5 @@ def help_of(command: str) -> str:
     >>> help_of("demo").splitlines()[0]
     'usage: sslkit demo [options of sslkit pretrain]'
     """
-    texts = {"pretrain": PRETRAIN, "evaluate": EVALUATE, "demo": DEMO}
+    texts = {"pretrain": PRETRAIN, "evaluate": EVALUATE, "demo": DEMO, "views": VIEWS}
     return texts[command].replace("{configs}", ", ".join(config_names()))

@@ -26,8 +26,6 @@ from sslkit.training import AtomicCheckpointIO, export_backbone, read_checkpoint
 
 def run(argv: list[str]) -> int:
     """Train; returns the exit code."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning's, of nothing that a user could mend.
     warnings.filterwarnings("ignore", "`isinstance\\(treespec", FutureWarning)
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
@@ -37,7 +35,7 @@ def run(argv: list[str]) -> int:
         run_dir = Path(resumed[-1])
         return pretrain(_resumed(argv, run_dir), run_dir, resume=True)
     argv = with_config_files(argv)
-    cli = parse(["--help" if arg == "--help_all" else arg for arg in argv])
+    cli = parse(argv)
     configs = values(argv, "--config")
     default = Path(configs[-1]).stem if configs else "run"
     name = default if cli.config.name is None else cli.config.name

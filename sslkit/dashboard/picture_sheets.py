@@ -1,7 +1,9 @@
 """The callback that draws a run's pictures: its views at the start, its neighbours as it learns."""
 
 import io
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,6 +17,9 @@ from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
 from sslkit.data import gather
 from sslkit.evaluation import extract, nearest
 from sslkit.training import write_atomically
+from sslkit.views import View
+
+logger = logging.getLogger("sslkit")
 
 
 class PictureSheets(pl.Callback):
@@ -65,18 +70,19 @@ class PictureSheets(pl.Callback):
         return self.run_dir / "pictures" / f"{name}.png"
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the views; those that are no batch of one view an image are left out."""
+        """Draw the views; where they are no pictures of the images, say so and go on."""
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         dataset = trainer.datamodule.dataset
         with isolate_rng(), torch.no_grad():
-            images, _ = gather(dataset, _sample(len(dataset), self.images))
+            images, _ = gather(dataset, sample(len(dataset), self.images))
             made = pl_module.view(images.to(pl_module.device))
-            views = (made,) if isinstance(made, Tensor) else getattr(made, "views", made)
-            views = [view for view in views if len(view) == len(images)]
-            views = [pl_module.view.denormalize(view) for view in views]
-        if views:
-            self._save(trainer, "views", views_sheet(images, views, rows=self.images))
+            try:
+                sheet = sheet_of(pl_module.view, images, made)
+            except ValueError as error:
+                logger.warning("no picture of the views: %s", error)
+                return
+        self._save(trainer, "views", sheet)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the neighbours if it is their epoch."""
@@ -89,7 +95,7 @@ class PictureSheets(pl.Callback):
 
     def _neighbours(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         dataset = trainer.datamodule.dataset
-        order = _sample(len(dataset), self.pool)
+        order = sample(len(dataset), self.pool)
         done = self._drawn_at == trainer.global_step  # by the last epoch's end
         if not trainer.is_global_zero or trainer.fast_dev_run or len(order) < 2 or done:
             return
@@ -114,9 +120,38 @@ class PictureSheets(pl.Callback):
         png = io.BytesIO()
         sheet.save(png, format="PNG")
         write_atomically(self.path(name), png.getvalue())
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image(f"pictures/{name}", [sheet], step=trainer.global_step)
+        for board in trainer.loggers:
+            if isinstance(board, WandbLogger):
+                board.log_image(f"pictures/{name}", [sheet], step=trainer.global_step)
+
+
+def sheet_of(view: View, images: Tensor, made: Any) -> Image.Image:
+    """Draw what a view has just made of (N, C, H, W) images, with what it drew and its targets.
+
+    Raises:
+        ValueError: as :func:`views_sheet`.
+
+    >>> from sslkit.views import SimCLRViews
+    >>> view, images = SimCLRViews(8), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    >>> sheet_of(view, images, view(images)).mode
+    'RGB'
+    """
+    views = getattr(made, "views", made)
+    views = (views,) if isinstance(views, Tensor) else views
+    return views_sheet(
+        images,
+        [_denormalized(view, batch) for batch in views],
+        rows=len(images),
+        captions=getattr(view, "captions", tuple)(),
+        targets=getattr(made, "targets", None),
+    )
+
+
+def _denormalized(view: View, batch: Tensor) -> Tensor:
+    """Pictures and tiles in colour in [0, 1] again; what else a view makes, as it is."""
+    if batch.ndim not in (4, 5) or batch.shape[-3] != 3:
+        return batch
+    return view.denormalize(batch.flatten(0, -4)).view_as(batch)
 
 
 def others(features: Tensor, queries: int, k: int) -> tuple[Tensor, Tensor]:
@@ -138,6 +173,10 @@ def others(features: Tensor, queries: int, k: int) -> tuple[Tensor, Tensor]:
     return index.gather(1, first), scores.gather(1, first)
 
 
-def _sample(size: int, n: int) -> Tensor:
-    """The same n of ``size`` indices each time, in a random order."""
+def sample(size: int, n: int) -> Tensor:
+    """The same n of ``size`` indices each time, in a random order; all where there are fewer.
+
+    >>> sample(3, 8).sort().values
+    tensor([0, 1, 2])
+    """
     return torch.randperm(size, generator=torch.Generator().manual_seed(0))[:n]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,50 +15,157 @@ if TYPE_CHECKING:
 
 INK, MUTED, PAPER = "#1b1b1f", "#6b6b76", "#ffffff"
 AGREES, DIFFERS, UNKNOWN = "#1a7f37", "#c62f2f", "#c9c9d1"  # the shape of the frame differs too
-GAP = 8  # pixels
+GAP = 8  # pixels, as all that follow
+LEADING = 15  # of a line of text
+TEXT = 130  # of a caption's width, before it is wrapped
+LEAST = 48  # of a view's longer side
 
 
-def views_sheet(images: Tensor, views: Sequence[Tensor], *, rows: int = 8) -> Image.Image:
-    """Draw images beside their views, a row an image.
+def views_sheet(
+    images: Tensor,
+    views: Sequence[Tensor],
+    *,
+    rows: int = 8,
+    captions: Sequence[Sequence[str]] = (),
+    targets: Tensor | None = None,
+) -> Image.Image:
+    """Draw images beside their views, a row an image, each view above the lines of its caption.
 
-    More than four rows are laid out in two blocks side by side while they stay narrow enough.
+    A batch of k N views of N images is k copies of the batch, one after another: view j of image
+    i is at j N + i. A batch of tiles, (k N, m, C, h, w), makes grids as square as can be, row by
+    row. Views stand in proportion to each other, but for those that would be too small to see.
+    Rows are laid out in blocks side by side while they stay narrow enough.
 
     Args:
         images: (N, C, H, W), uint8, C 1 or 3.
-        views: each (N, C, h, w), float in [0, 1] (denormalised); values outside are clipped.
+        views: batches as above, float in [0, 1] (denormalised); values outside are clipped.
         rows: images shown at most.
+        captions: none, or for each batch of views a text for each of them; N texts for k N views
+            are each image's.
+        targets: what a pretext task predicts, (M, ...): written under the last batch of M views,
+            or under the images where they alone are M.
 
     Raises:
-        ValueError: if the batch is empty, the batch sizes differ, or C is neither 1 nor 3.
+        ValueError: if the batch is empty, a batch is no multiple of it or holds no pictures,
+            captions or targets do not fit the views, or rows are below 1.
 
     >>> import torch
     >>> images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-    >>> views_sheet(images, (torch.rand(2, 3, 32, 32),)).mode
+    >>> views_sheet(images, (torch.rand(2, 3, 32, 32),), captions=[["mirrored", ""]]).mode
     'RGB'
     """
-    sizes = [len(images), *(len(view) for view in views)]
-    if len(images) == 0 or len(set(sizes)) > 1:
-        raise ValueError(f"images and views need one batch size above 0, not {sizes}")
-    side = _side(images)
-    columns = [_pictures(batch[:rows], side) for batch in (images, *views)]
-    titles = ["original", *(f"view {i}" for i in range(len(views)))]
-    shown = len(columns[0])
-    blocks = 2 if shown > 4 and 2 * len(titles) * side <= 1200 else 1
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, not {rows}")
+    columns = _columns(images, views, _texts(images, views, captions, targets), rows)
+    shown = len(columns[0].pictures)
+    widths = [column.width() for column in columns]
+    block_width = sum(widths) + (len(widths) - 1) * GAP
+    blocks = max(1, min(-(-shown // 4), 1200 // block_width))
     per_block = -(-shown // blocks)
-    head = 24
-    block_width = len(titles) * (side + GAP) - GAP
-    width = 2 * GAP + blocks * block_width + (blocks - 1) * 4 * GAP
-    sheet = Image.new("RGB", (width, head + GAP + per_block * (side + GAP)), PAPER)
+    heights = [max(column.height(row) for column in columns) + GAP for row in range(shown)]
+    head = 24 + GAP
+    starts = range(0, shown, per_block)
+    width = 2 * GAP + len(starts) * (block_width + 4 * GAP) - 4 * GAP
+    height = head + max(sum(heights[start : start + per_block]) for start in starts)
+    sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for block in range(blocks):
-        left = GAP + block * (block_width + 4 * GAP)
-        for column, title in enumerate(titles):
-            x = left + column * (side + GAP)
-            draw.text((x + side / 2, GAP), title, INK, _font(14), anchor="ma")
-            for row in range(min(per_block, shown - block * per_block)):
-                picture = columns[column][block * per_block + row]
-                sheet.paste(picture, (x, head + GAP + row * (side + GAP)))
+    x = GAP
+    for start in starts:
+        for column, column_width in zip(columns, widths, strict=True):
+            draw.text((x, GAP), column.title, INK, _font(14))
+            y = head
+            for row in range(start, min(start + per_block, shown)):
+                column.draw(sheet, draw, row, x, y)
+                y += heights[row]
+            x += column_width + GAP
+        x += 3 * GAP
     return sheet
+
+
+class _Column(NamedTuple):
+    """A title, and for each row a picture and the lines of text under it."""
+
+    title: str
+    pictures: list[Image.Image]
+    lines: list[list[str]]
+
+    def width(self) -> int:
+        texts = [_font(12).getlength(line) + GAP / 2 for lines in self.lines for line in lines]
+        pictures = [picture.width for picture in self.pictures]
+        return math.ceil(max(*pictures, *texts, _font(14).getlength(self.title)))
+
+    def height(self, row: int) -> int:
+        return self.pictures[row].height + LEADING * len(self.lines[row])
+
+    def draw(self, sheet: Image.Image, draw: ImageDraw.ImageDraw, row: int, x: int, y: int) -> None:
+        picture = self.pictures[row]
+        draw.rectangle((x - 1, y - 1, x + picture.width, y + picture.height), outline=UNKNOWN)
+        sheet.paste(picture, (x, y))
+        for i, line in enumerate(self.lines[row]):
+            draw.text((x, y + picture.height + 1 + i * LEADING), line, INK, _font(12))
+
+
+def _columns(
+    images: Tensor, views: Sequence[Tensor], texts: list[list[str]], rows: int
+) -> list[_Column]:
+    """The originals, then each view an image."""
+    n, columns = len(images), []
+    largest = max(map(_longest, views), default=1)
+    scale = _side(largest, most=160) / largest
+    factors = [_side(_longest(images), most=160) / _longest(images)]
+    factors += [max(scale, LEAST / _longest(batch)) for batch in views]
+    for batch, factor, of_batch in zip((images, *views), factors, texts, strict=True):
+        for start in range(0, len(batch), n):
+            title = f"view {len(columns) - 1}" if columns else "original"
+            pictures = _drawn(batch[start : start + n][:rows], factor)
+            width = max(TEXT, *(picture.width for picture in pictures))
+            lines = [_wrapped(text, width) for text in of_batch[start : start + n][:rows]]
+            columns.append(_Column(title, pictures, lines))
+    return columns
+
+
+def _texts(
+    images: Tensor,
+    views: Sequence[Tensor],
+    captions: Sequence[Sequence[str]],
+    targets: Tensor | None,
+) -> list[list[str]]:
+    """What stands under each picture of the images and of each batch of views."""
+    n, sizes = len(images), [len(images), *map(len, views)]
+    if not n or any(size == 0 or size % n for size in sizes):
+        raise ValueError(
+            f"views must be a multiple of the images in number, both above 0, not {sizes}"
+        )
+    if captions and len(captions) != len(views):
+        raise ValueError(
+            f"captions must be a list for each of {len(views)} batches, not {len(captions)}"
+        )
+    texts = [[""] * size for size in sizes]
+    for i, given in enumerate(captions, start=1):
+        if len(given) not in (n, sizes[i]):
+            raise ValueError(f"{sizes[i]} views of {n} images cannot have {len(given)} captions")
+        texts[i] = [*given] * (sizes[i] // len(given))
+    if targets is not None:
+        if len(targets) not in sizes:
+            raise ValueError(f"targets must be {' or '.join(map(str, sizes))}, not {len(targets)}")
+        at = max(i for i, size in enumerate(sizes) if size == len(targets))
+        both = zip(targets, texts[at], strict=True)
+        texts[at] = [f"target {_short(target)}\n{text}" for target, text in both]
+    return texts
+
+
+def _short(target: Tensor) -> str:
+    """A target in few words: its numbers while they are few, else the first of them, or its shape.
+
+    >>> import torch
+    >>> _short(torch.tensor(2)), _short(torch.arange(20)), _short(torch.zeros(3, 8, 8))
+    ('2', '0 1 2 3 4 5 6 7 8 …', '3 x 8 x 8')
+    """
+    if target.ndim > 1:
+        return " x ".join(map(str, target.shape))
+    numbers = target.flatten().tolist()
+    words = [f"{x:.2f}" if isinstance(x, float) else f"{x:d}" for x in numbers[:9]]
+    return " ".join(words + ["…"] * (len(numbers) > 9))
 
 
 def neighbour_sheet(
@@ -95,7 +203,7 @@ def neighbour_sheet(
     for what, given, expected in (("labels", labels, k + 1), ("scores", scores, k)):
         if given is not None and tuple(given.shape) != (queries, expected):
             raise ValueError(f"{what} must be {(queries, expected)}, not {tuple(given.shape)}")
-    side, head, foot, frame = _side(images), 24, 20, 4
+    side, head, foot, frame = _side(_longest(images)), 24, 20, 4
     step = side + 2 * frame + GAP
     width = 3 * GAP + (k + 1) * step
     sheet = Image.new("RGB", (width, head + GAP + queries * (step + foot)), PAPER)
@@ -136,37 +244,95 @@ def _name(classes: Sequence[str] | None, label: int, width: int) -> str:
     """The class name, cut to the width in pixels."""
     if classes is None or not 0 <= label < len(classes):
         return f"class {label}" if label >= 0 else ""
-    name = str(classes[label])
-    while _font(12).getlength(name) > width + GAP and len(name) > 2:
-        name = name[:-2].rstrip("…") + "…"
-    return name
+    return _cut(str(classes[label]), width + GAP)
 
 
-def _side(images: Tensor) -> int:
-    """Pixels a picture is drawn with: a whole multiple of the image's, near 100; 128 at most."""
-    longest = max(images.shape[-2:])
-    return min(128, longest * max(1, round(100 / longest)))
+def _cut(text: str, width: int) -> str:
+    """The text, or as much of it as the width in pixels holds."""
+    while _font(12).getlength(text) > width and len(text) > 2:
+        text = text[:-2].rstrip("…") + "…"
+    return text
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """The lines of a text, broken between words to the width in pixels."""
+    lines = []
+    for line in text.splitlines():
+        first, *others = line.split() or [""]
+        lines.append(first)
+        for word in others:
+            longer = f"{lines[-1]} {word}"
+            fits = _font(12).getlength(longer) <= width
+            lines[-1:] = [longer] if fits else [lines[-1], word]
+    return [_cut(line, width) for line in lines]
+
+
+def _side(longest: int, most: int = 128) -> int:
+    """Pixels that a picture is drawn with: a whole multiple of its own, near 100; or the most."""
+    return min(most, longest * max(1, round(100 / longest)))
+
+
+def _longest(batch: Tensor) -> int:
+    """The longer side of the pictures of a batch, in pixels of theirs.
+
+    Raises:
+        ValueError: a batch that is none of pictures.
+    """
+    if batch.ndim not in (4, 5) or batch.shape[-3] not in (1, 3) or 0 in batch.shape:
+        raise ValueError(
+            "pictures must be (N, 1 or 3, H, W), or (N, tiles, 1 or 3, H, W), not "
+            f"{tuple(batch.shape)}"
+        )
+    down, across = _grid(batch.shape[1]) if batch.ndim == 5 else (1, 1)
+    return max(down * batch.shape[-2], across * batch.shape[-1])
+
+
+def _grid(tiles: int) -> tuple[int, int]:
+    """Rows and columns of a grid as square as can be."""
+    across = math.ceil(math.sqrt(tiles))
+    return -(-tiles // across), across
+
+
+def _drawn(batch: Tensor, factor: float) -> list[Image.Image]:
+    """Each picture of a batch, or each grid of tiles, so many times as large."""
+    if batch.ndim == 4:
+        return [_scaled(picture, factor) for picture in _rgb(batch)]
+    tiles, grids = [_scaled(tile, factor) for tile in _rgb(batch.flatten(0, 1))], []
+    down, across = _grid(batch.shape[1])
+    width, height = (edge + 2 for edge in tiles[0].size)  # with the gap to the next
+    for start in range(0, len(tiles), batch.shape[1]):
+        grid = Image.new("RGB", (across * width - 2, down * height - 2), PAPER)
+        for i, tile in enumerate(tiles[start : start + batch.shape[1]]):
+            grid.paste(tile, (i % across * width, i // across * height))
+        grids.append(grid)
+    return grids
 
 
 def _pictures(batch: Tensor, side: int) -> list[Image.Image]:
     """(N, C, H, W), uint8 or float in [0, 1] -> N squares; small images keep their pixels."""
+    squares = []
+    for picture in _drawn(batch, side / _longest(batch)):
+        square = Image.new("RGB", (side, side), PAPER)
+        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        squares.append(square)
+    return squares
+
+
+def _rgb(batch: Tensor) -> list[Image.Image]:
+    """(N, 1 or 3, H, W), uint8 or float in [0, 1] -> N pictures."""
     pixels = np.asarray(batch.detach().cpu().float())
-    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-        raise ValueError(f"images must be (N, 1 or 3, H, W), not {pixels.shape}")
     if batch.is_floating_point():
         pixels = np.nan_to_num(pixels).clip(0, 1) * 255
     pixels = pixels.repeat(4 - pixels.shape[1], axis=1)  # grey becomes RGB, RGB stays
-    pixels = pixels.round().astype(np.uint8).transpose(0, 2, 3, 1)
-    squares = []
-    for array in pixels:
-        picture = Image.fromarray(array)
-        scale = side / max(picture.size)
-        size = tuple(max(1, round(edge * scale)) for edge in picture.size)
-        how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-        square = Image.new("RGB", (side, side), PAPER)
-        square.paste(picture.resize(size, how), ((side - size[0]) // 2, (side - size[1]) // 2))
-        squares.append(square)
-    return squares
+    return [*map(Image.fromarray, pixels.round().astype(np.uint8).transpose(0, 2, 3, 1))]
+
+
+def _scaled(picture: Image.Image, factor: float) -> Image.Image:
+    """A picture made smaller, or larger by a whole number, with its pixels to be seen."""
+    factor = round(factor) if factor > 1 else factor
+    size = tuple(max(1, round(edge * factor)) for edge in picture.size)
+    how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
+    return picture.resize(size, how)
 
 
 @cache
