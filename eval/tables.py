@@ -39,6 +39,10 @@ def rewritten() -> dict[Path, str]:
         text = between("losses", speed(records["losses"]), text)
     if "processes" in records:
         text = between("processes", contract(records["processes"]["losses"]), text)
+    if "views" in records:
+        text = between("views", views_speed(records["views"]), text)
+    if {"jitter", "views_downstream"} <= records.keys():
+        text = between("jitter", fidelity(records["jitter"], records["views_downstream"]), text)
     texts = {readme: text}
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         said = expected(runs[path.stem]) if path.stem in runs else "not measured yet"
@@ -138,6 +142,27 @@ def contract(losses: dict[str, Any]) -> str:
 def ratio(value: float) -> str:
     """1 within 1e-6, else three digits."""
     return "1" if abs(value - 1) <= 1e-6 else f"{value:.3f}"
+
+
+def fidelity(jitter: dict[str, Any], downstream: dict[str, Any]) -> str:
+    """What `eval/jitter.py` and `eval/views_downstream.py` found."""
+    rows = [["jitter", "moves a pixel by", "differs from torchvision's by"], ["---"] * 3]
+    for name, found in jitter["difference of a pixel"].items():
+        rows.append([name, f"{found['all four, of the jitter itself']:.3f}"])
+        rows[-1].append(f"{found['all four, mean']:.3f}")
+    scores = [["SimCLR with views of", "kNN", "linear"], ["---"] * 3]
+    for name, runs in downstream["views"].items():
+        values = [[run[score] for run in runs] for score in ("knn", "linear")]
+        scores.append(
+            [name, *(f"{statistics.mean(v):.1f} ± {statistics.stdev(v):.1f}" for v in values)]
+        )
+    tables = ["\n".join("| " + " | ".join(row) + " |" for row in t) for t in (rows, scores)]
+    seeds = len(next(iter(downstream["views"].values())))
+    notes = [
+        f"Means over {jitter['images']} test images of CIFAR-10: `{jitter['command']}`.",
+        f"{seeds} seeds, {downstream['hardware']}: `{downstream['command']}`.",
+    ]
+    return "\n\n".join([tables[0], notes[0], tables[1], notes[1]])
 
 
 def expected(record: dict[str, Any]) -> str:

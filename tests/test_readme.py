@@ -29,6 +29,7 @@ SMALL = {
     ],
     "--resume": ["--trainer.max_epochs", "3"],
     "evaluate": ["--limit", "60"],
+    "views": ["--data.limit", "8"],
 }
 
 
@@ -57,7 +58,7 @@ def place(tmp_path, monkeypatch, few_test_images):
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_readme(place):
     mine = [words[1:] for words in COMMANDS if words[:1] == ["sslkit"]]
-    assert {argv[0] for argv in mine} == {"pretrain", "evaluate"}
+    assert {argv[0] for argv in mine} == {"pretrain", "evaluate", "views"}
     for argv in mine:
         small = SMALL["--resume" if "--resume" in argv else argv[0]]
         if "simclr_folder" in argv:

@@ -78,7 +78,7 @@ class View(nn.Module, ABC):
             raise ValueError(f"images must be uint8 or float in [0, 1], not {images.dtype}")
         if images.is_floating_point():
             images = images.float()
-        with self._own_numbers(images.device), torch.autocast(images.device.type, enabled=False):
+        with self._alone(images.device), torch.autocast(images.device.type, enabled=False):
             return self.make(images.expand(-1, 3, -1, -1))
 
     def manual_seed(self, seed: int) -> Self:
@@ -93,7 +93,8 @@ class View(nn.Module, ABC):
         return self
 
     @contextmanager
-    def _own_numbers(self, device: torch.device) -> Iterator[None]:
+    def _alone(self, device: torch.device) -> Iterator[None]:
+        """With random numbers of its own, and float32 where a trainer made bfloat16 the default."""
         if self._seed is None:
             self._seed = torch.initial_seed()
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
@@ -101,7 +102,12 @@ class View(nn.Module, ABC):
         self._calls += 1
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(int(place.generate_state(1, np.uint64)[0] >> 1))
-            yield
+            default = torch.get_default_dtype()
+            torch.set_default_dtype(torch.float32)
+            try:
+                yield
+            finally:
+                torch.set_default_dtype(default)
 
     def get_extra_state(self) -> dict[str, int | None]:
         return {"seed": self._seed, "calls": self._calls}

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G and B (ITU-R BT.601)
-# Above this many pixels a view, a processor resizes image by image: a matrix product would do
-# work in proportion to a side cubed.
-LARGE = 64 * 64
+# Above this many pixels an image or view, a processor resizes image by image: a matrix product
+# does work in proportion to a side cubed.
+LARGE = 128 * 128
 
 
 def resized_crop(
@@ -58,9 +58,11 @@ def crop_plan(
     boxes = boxes.to(device, torch.float32, non_blocking=True)
     flip = flip.to(device, torch.bool, non_blocking=True)
     left, top, across, down = boxes.split(1, 1)
-    down_grid, grid = ((torch.arange(n, device=device) + 0.5) / n for n in size)
+    height, width = size
+    down_grid, grid = (torch.arange(n, device=device) + 0.5 for n in size)
     grid = torch.where(flip[:, None], grid.flip(0), grid)
-    return boxes, flip, torch.addcmul(top, down_grid, down), torch.addcmul(left, grid, across)
+    rows = torch.addcmul(top, down_grid, down / height)
+    return boxes, flip, rows, torch.addcmul(left, grid, across / width)
 
 
 def apply_crop(
@@ -75,22 +77,22 @@ def apply_crop(
 ) -> Tensor:
     """A plan of ``crop_plan`` on its images: see ``resized_crop``."""
     height, width = rows.shape[1], columns.shape[1]
-    each = images.device.type == "cpu" and height * width > LARGE and mode != "nearest"
-    if each and not torch.compiler.is_compiling():
+    h, w = images.shape[2:]
+    each = images.device.type == "cpu" and max(h * w, height * width) > LARGE
+    if each and mode != "nearest" and not torch.compiler.is_compiling():
         return _crop_each(images, boxes, flip, (height, width), mode, antialias)
     scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
     if mode == "nearest":
         images = images.take_along_dim(rows.long()[:, None, :, None], 2)
         return images.take_along_dim(columns.long()[:, None, None, :], 3) * scale
     left, top, across, down = boxes.split(1, 1)
-    h, w = images.shape[2:]
     if mode == "bilinear" and (h <= height or not antialias):
         images = _mix_two_rows(images, _inside(rows, top, down))
     else:
         weights = _weights(rows, top, down, h, mode, antialias)
         images = torch.einsum("nij,ncjk->ncik", weights, images.float())
     matrix = _weights(columns, left, across, w, mode, antialias, scale).transpose(1, 2)
-    out = (images.flatten(1, 2) @ matrix).unflatten(1, (-1, height))
+    out = torch.bmm(images.flatten(1, 2), matrix).view(-1, images.shape[1], height, width)
     return out.clamp_(0, 1) if mode == "bicubic" else out
 
 
@@ -223,8 +225,11 @@ def color_plan(
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Factors (4, N) and their order to the matrices of colours and of their mean, (N, 3, 3)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors (4, N) and their order to the matrices of a pixel and of the mean, and an offset.
+
+    The matrices are (N, 3, 3), the offset (N, 3, 1).
+    """
     factors = factors.to(device, torch.float32, non_blocking=True)
     brightness, contrast, saturation, hue = factors[:, :, None, None].unbind()
     eye, grey, turn = _COLOR.to(device, non_blocking=True).unbind()
@@ -244,16 +249,15 @@ def color_plan(
     matrix = torch.where(gate, final, matrix) * (brightness * contrast)
     seen = torch.where(contrast_after, final, luma)
     of_mean = (brightness * (1 - contrast) * seen).expand(-1, 3, -1)
-    if normalizes(mean, std):
-        scale = torch.tensor(std, device=device)[:, None]
-        matrix, of_mean = matrix / scale, of_mean / scale
-    return matrix, of_mean
+    offset, scale = torch.tensor((mean, std), device=device)[:, None, :, None]
+    return matrix / scale, of_mean / scale, (-offset / scale).expand(len(matrix), 3, 1)
 
 
 def apply_color(
     images: Tensor,
     matrix: Tensor,
     of_mean: Tensor,
+    offset: Tensor,
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -261,21 +265,14 @@ def apply_color(
 ) -> Tensor:
     """A plan of ``color_plan`` on its images, into ``out``: see ``color_jitter``."""
     flat = images.flatten(2)
-    bias = of_mean @ flat.mean(2, keepdim=True)
-    if normal := normalizes(mean, std):
-        bias -= bias.new_tensor([[m / s] for m, s in zip(mean, std, strict=True)])
+    bias = torch.baddbmm(offset, of_mean, flat.mean(2, keepdim=True))
     flat = torch.baddbmm(bias, matrix, flat, out=None if out is None else out.flatten(2))
-    if normal:
+    if any(mean) or any(s != 1 for s in std):
         for i, (m, s) in enumerate(zip(mean, std, strict=True)):
             flat[:, i].clamp_(-m / s, (1 - m) / s)
     else:
         flat.clamp_(0, 1)
     return flat.view(images.shape)
-
-
-def normalizes(mean: Sequence[float], std: Sequence[float]) -> bool:
-    """Whether they change anything."""
-    return any(mean) or any(s != 1 for s in std)
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:

@@ -323,7 +323,7 @@ class ColorJitterGrayscale(_Drawn, IntensityAugmentationBase2D):
         return functional.apply_color(images, *plan, mean=mean, std=std, out=out)
 
     def _statistics(self) -> Statistics:
-        return self.normalize or ((0, 0, 0), (1, 1, 1))
+        return self.normalize or ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     def _factors(self, params: Params) -> Tensor:
         """(4, N): those drawn, or 1, 1, 1 and 0 where spared."""
