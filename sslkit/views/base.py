@@ -101,7 +101,7 @@ class View(nn.Module, ABC):
         place = np.random.SeedSequence((abs(self._seed), rank, self._calls))
         self._calls += 1
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(int(place.generate_state(1, np.uint64)[0] >> 1))
+            torch.manual_seed(int(place.generate_state(1, np.uint64)[0]) >> 1)
             default = torch.get_default_dtype()
             torch.set_default_dtype(torch.float32)
             try:
