@@ -1,5 +1,6 @@
 """Signals of the representation while it is trained, and a warning when they say collapse."""
 
+import copy
 import logging
 
 import pytorch_lightning as pl
@@ -94,18 +95,16 @@ class OnlineSignals(pl.Callback):
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """The features of both views of some images; None for a view that makes no such pairs."""
         both: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-        devices = [method.device] if method.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(0)
-            for chunk in rows.split(256):
-                views = method.view(gather(dataset, chunk)[0].to(method.device))
-                if isinstance(views, Targeted | torch.Tensor) or len(views) != 2:
-                    return None
-                for view, features in zip(views, both, strict=True):
-                    data = TensorDataset(view, torch.zeros(len(view)))
-                    features.append(
-                        extract(method.backbone, data, nn.Identity(), device=method.device).features
-                    )
+        make = copy.deepcopy(method.view).manual_seed(0)
+        for chunk in rows.split(256):
+            views = make(gather(dataset, chunk)[0].to(method.device))
+            if isinstance(views, Targeted | torch.Tensor) or len(views) != 2:
+                return None
+            for view, features in zip(views, both, strict=True):
+                data = TensorDataset(view, torch.zeros(len(view)))
+                features.append(
+                    extract(method.backbone, data, nn.Identity(), device=method.device).features
+                )
         return torch.cat(both[0]), torch.cat(both[1])
 
 

@@ -15,6 +15,8 @@ from sslkit.views.transforms import (
     Range,
     Solarize,
     Statistics,
+    check_probability,
+    check_range,
 )
 
 # A processor works through a batch in parts of about so many numbers: they stay in its caches, and
@@ -63,13 +65,22 @@ class Augment(nn.Module):
         normalize: Statistics | None = None,
     ) -> None:
         super().__init__()
-        self.size, self.normalize = size, None
+        for name, p in (("jitter_p", jitter_p), ("blur", blur), ("solarize", solarize)):
+            check_probability(name, p)
+        if jitter is not None and len(jitter) != 4:
+            raise ValueError(
+                "jitter must be the strengths of brightness, contrast, saturation and hue, not "
+                f"{jitter}"
+            )
+        sigma = check_range("sigma", sigma, 0, open=True)
+        self.size = size
         crop = RandomResizedCropFlip((size, size), scale, ratio, flip, resample=resample)
         self.steps: Any = nn.ModuleList([crop])
         factors, p = (jitter, jitter_p) if jitter else ((0.0, 0.0, 0.0, 0.0), 0.0)
         # Blurring commutes with normalising, which is then part of the jitter's matrix;
         # solarizing does not.
-        folded, self.normalize = (None, normalize) if solarize else (normalize, None)
+        folded = None if solarize else normalize
+        self.normalize = normalize if solarize else None
         if jitter or grayscale or folded:
             self.steps.append(ColorJitterGrayscale(*factors, grayscale, normalize=folded, p=p))
         if blur:
@@ -81,12 +92,20 @@ class Augment(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), uint8 or float32 in [0, 1], to (N, 3, size, size), without gradient."""
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+            raise ValueError(f"images must be (N, 3, H, W), not {tuple(images.shape)}")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ValueError(f"images must be uint8 or float in [0, 1], not {images.dtype}")
+        with torch.autocast(images.device.type, enabled=False):
+            return self._augmented(images)
+
+    def _augmented(self, images: Tensor) -> Tensor:
         n, side = len(images), self.size
         self._draw(images.shape)
         plans = [s.plan(p, images.device) for s, p in zip(self.steps, self.drawn, strict=True)]
         if images.device.type != "cpu" or torch.compiler.is_compiling():
             return self._made(images, plans)
-        out = torch.empty(n, 3, side, side)
+        out = torch.empty(n, 3, side, side, dtype=torch.float32)
         parts = math.ceil(n / max(4, WORKING_SET // (3 * side * side)))
         for i in range(parts):
             some = slice(n * i // parts, n * (i + 1) // parts)
@@ -107,7 +126,8 @@ class Augment(nn.Module):
             last = i == len(plans) - 1 and isinstance(step, ColorJitterGrayscale)
             images = step.run(images, *plan, out=out) if last else step.run(images, *plan)
         if self.normalize is not None:
-            images = normalized(images, *images.new_tensor(self.normalize))
+            statistics = torch.tensor(self.normalize, dtype=images.dtype)
+            images = normalized(images, *statistics.to(images.device, non_blocking=True))
         if out is not None and images.data_ptr() != out.data_ptr():
             out.copy_(images)
         return images

@@ -1,7 +1,7 @@
 """What a view is: a module from a batch of images to the batches that an objective needs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
@@ -37,7 +37,11 @@ class View(nn.Module, ABC):
     else draws numbers meanwhile, and leave torch's generators as they were. The seed is that
     of ``manual_seed``, else what torch was last seeded with before the first call; the
     processes of a distributed run draw different views from one seed. ``state_dict`` holds
-    the seed and the number of calls, so that a run goes on where it was saved.
+    the seed and the number of calls, so that a run goes on where it was saved. Two views, or
+    a view and its copy, draw the same from the same seed.
+
+    Attributes:
+        random: whether it draws at all; a view that does not has no use for the stream.
 
     Args:
         size: height and width of the views in pixels.
@@ -49,15 +53,21 @@ class View(nn.Module, ABC):
             another shape or kind.
     """
 
+    random = True
+
     def __init__(self, size: int, normalize: str | Statistics | None = "imagenet") -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"size must be at least 1 pixel, not {size}")
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size must be at least 1 pixel, not {size!r}")
         if isinstance(normalize, str) and normalize not in NORMALIZATIONS:
             raise ValueError(
                 f"no normalisation named {normalize!r}; choose from {', '.join(NORMALIZATIONS)}"
             )
         self.size, self.normalize = size, normalize
+        if self.statistics and not _usable(self.statistics):
+            raise ValueError(
+                f"normalize must be a name, or 3 means and 3 deviations above 0, not {normalize}"
+            )
         self._seed: int | None = None
         self._calls = 0
 
@@ -72,7 +82,7 @@ class View(nn.Module, ABC):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Any:
         """(N, C, H, W), uint8 or float in [0, 1], to what ``make`` returns."""
-        if images.ndim != 4 or images.shape[1] not in (1, 3):
+        if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
             raise ValueError(f"images must be (N, 1 or 3, H, W), not {tuple(images.shape)}")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images must be uint8 or float in [0, 1], not {images.dtype}")
@@ -89,35 +99,47 @@ class View(nn.Module, ABC):
         >>> torch.equal(view.manual_seed(0)(images), view.manual_seed(0)(images))
         True
         """
-        self._seed, self._calls = int(seed), 0
+        self._seed, self._calls = int(seed) % 2**63, 0
         return self
 
     @contextmanager
     def _alone(self, device: torch.device) -> Iterator[None]:
-        """With random numbers of its own, and float32 where a trainer made bfloat16 the default."""
-        if self._seed is None:
-            self._seed = torch.initial_seed()
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        place = np.random.SeedSequence((abs(self._seed), rank, self._calls))
-        self._calls += 1
+        """With random numbers of its own, in float32 whatever torch's defaults are."""
+        dtype, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(int(place.generate_state(1, np.uint64)[0]) >> 1)
-            default = torch.get_default_dtype()
+            if self.random:
+                self._begin(device)
             torch.set_default_dtype(torch.float32)
+            torch.set_float32_matmul_precision("highest")
             try:
                 yield
             finally:
-                torch.set_default_dtype(default)
+                torch.set_default_dtype(dtype)
+                torch.set_float32_matmul_precision(precision)
 
-    def get_extra_state(self) -> dict[str, int | None]:
-        return {"seed": self._seed, "calls": self._calls}
+    def _begin(self, device: torch.device) -> None:
+        """Seed the generators that the call draws from by (seed, process, call)."""
+        if self._seed is None:
+            self._seed = torch.initial_seed() % 2**63
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        place = np.random.SeedSequence((self._seed, rank, self._calls))
+        seed = int(place.generate_state(1, np.uint64)[0]) >> 1
+        self._calls += 1
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index].manual_seed(seed)
 
-    def set_extra_state(self, state: dict[str, int | None]) -> None:
-        self._seed, self._calls = state["seed"], state["calls"] or 0
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor([-1 if self._seed is None else self._seed, self._calls])
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Stay as it is where a model moves: a view works in float32 where the images are."""
-        return self
+    def set_extra_state(self, state: Tensor) -> None:
+        seed, self._calls = state.tolist()
+        self._seed = None if seed < 0 else seed
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """As any module; a state without a stream, saved before views had one, keeps ours."""
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def statistics(self) -> Statistics | None:
@@ -127,13 +149,24 @@ class View(nn.Module, ABC):
 
     def normalized(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], with the mean taken off and the deviation divided out."""
-        return normalize(images, *images.new_tensor(s)) if (s := self.statistics) else images
+        return normalize(images, *_on(images, s)) if (s := self.statistics) else images
 
     def denormalize(self, images: Tensor) -> Tensor:
         """The inverse of ``normalized``: (N, 3, H, W) back to [0, 1]."""
-        return denormalize(images, *images.new_tensor(s)) if (s := self.statistics) else images
+        return denormalize(images, *_on(images, s)) if (s := self.statistics) else images
 
 
 def unit(images: Tensor) -> Tensor:
     """uint8 or float images as float32 in [0, 1]."""
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def _on(images: Tensor, statistics: Statistics) -> Tensor:
+    return torch.tensor(statistics, dtype=images.dtype).to(images.device, non_blocking=True)
+
+
+def _usable(statistics: Statistics) -> bool:
+    if len(statistics) != 2 or not all(isinstance(part, Sequence) for part in statistics):
+        return False
+    mean, std = statistics
+    return len(mean) == len(std) == 3 and min(std) > 0

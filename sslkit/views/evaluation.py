@@ -18,6 +18,8 @@ class EvaluationView(View):
     torch.Size([2, 3, 32, 32])
     """
 
+    random = False
+
     def make(self, images: Tensor) -> Tensor:
         images = unit(images)
         if images.shape[-2:] != (self.size, self.size):

@@ -30,7 +30,8 @@ def resized_crop(
     Two small matrix products an image, one for the rows and one for the columns; each matrix
     holds the weights of the filter, the crop and the mirroring. Rows that are only mixed two by
     two are gathered instead. Large views on a processor are resized one by one by torch's
-    filter, which is of the same weights; uint8 images come out rounded to 1/255 there.
+    filter, which is of the same weights; of uint8 images a bilinear view is rounded to 1/255
+    there.
 
     Args:
         images: uint8, or float in [0, 1].
@@ -59,7 +60,7 @@ def crop_plan(
     flip = flip.to(device, torch.bool, non_blocking=True)
     left, top, across, down = boxes.split(1, 1)
     height, width = size
-    down_grid, grid = (torch.arange(n, device=device) + 0.5 for n in size)
+    down_grid, grid = (torch.arange(n, device=device, dtype=torch.float32) + 0.5 for n in size)
     grid = torch.where(flip[:, None], grid.flip(0), grid)
     rows = torch.addcmul(top, down_grid, down / height)
     return boxes, flip, rows, torch.addcmul(left, grid, across / width)
@@ -152,29 +153,31 @@ def _crop_each(
     mode: str,
     antialias: bool,
 ) -> Tensor:
-    bytes_ = images.dtype == torch.uint8
-    images = images if bytes_ else images.float()
-    out = torch.empty(*images.shape[:2], *size)
+    is_bytes = images.dtype == torch.uint8
+    images = images if is_bytes else images.float()
+    out = torch.empty(*images.shape[:2], *size, dtype=torch.float32)
     crops = zip(boxes.int().tolist(), flip.tolist(), strict=True)
     for i, ((left, top, across, down), mirrored) in enumerate(crops):
         crop = images[i : i + 1, :, top : top + down, left : left + across]
-        if bytes_:  # torch's quick path is that of bytes side by side
+        if mode == "bicubic":  # that of bytes clamps where it overshoots half-way
+            crop = crop.float()
+        elif is_bytes:  # torch's quick path is that of bytes side by side
             crop = crop.contiguous(memory_format=torch.channels_last)
         view = F.interpolate(crop, size, mode=mode, antialias=antialias)
         out[i] = view[0].flip(2) if mirrored else view[0]
-    if bytes_:
-        return out.mul_(1 / 255)
+    if is_bytes:
+        out.mul_(1 / 255)
     return out.clamp_(0, 1) if mode == "bicubic" else out
 
 
 # The identity, the projection on grey, and the turn about it: hue is exp(angle turn).
 _COLOR = torch.stack(
     (
-        torch.eye(3),
-        torch.full((3, 3), 1 / 3),
-        torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5,
+        torch.eye(3, dtype=torch.float64),
+        torch.full((3, 3), 1 / 3, dtype=torch.float64),
+        torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=torch.float64) / 3**0.5,
     )
-)
+).float()
 
 
 def color_jitter(
@@ -241,7 +244,7 @@ def color_plan(
     contrast_after, saturation_after = (
         (place[:, i] > place[:, 3]).to(device, non_blocking=True)[:, None, None] for i in (1, 2)
     )
-    luma = torch.tensor([LUMA], device=device)
+    luma = torch.tensor([LUMA], dtype=torch.float32).to(device, non_blocking=True)
     seen = torch.where(saturation_after, luma @ hue, luma)  # (N, 1, 3)
     matrix = saturation * hue + (1 - saturation) * seen
     final = luma @ matrix
@@ -249,7 +252,8 @@ def color_plan(
     matrix = torch.where(gate, final, matrix) * (brightness * contrast)
     seen = torch.where(contrast_after, final, luma)
     of_mean = (brightness * (1 - contrast) * seen).expand(-1, 3, -1)
-    offset, scale = torch.tensor((mean, std), device=device)[:, None, :, None]
+    statistics = torch.tensor((mean, std), dtype=torch.float32).to(device, non_blocking=True)
+    offset, scale = statistics[:, None, :, None]
     return matrix / scale, of_mean / scale, (-offset / scale).expand(len(matrix), 3, 1)
 
 

@@ -17,7 +17,7 @@ class SwAVViews(AugmentedViews):
 
     Two views of 0.14 to 1 of the area and six small ones of 0.05 to 0.14; all with flip, the
     colours of SimCLR (jitter 0.8, 0.8, 0.8, hue 0.2 in 80 %, grayscale in 20 %), and blur in
-    half of them.
+    half of them (the kernel is a tenth of the size, where the code's is as wide as it needs).
 
     Args:
         size: pixels of a side of the two large views.
@@ -54,7 +54,8 @@ class DINOViews(AugmentedViews):
 
     Two views of 0.4 to 1 of the area and eight small ones of 0.05 to 0.4, all bicubic, with
     flip and the colours of BYOL. The first is blurred; the second in 10 %, and solarized in
-    20 %; the small ones are blurred in half.
+    20 %; the small ones are blurred in half. The kernel is a tenth of the size, where the code's
+    is as wide as it needs.
 
     Args:
         size: pixels of a side of the two large views.

@@ -51,7 +51,8 @@ class SimCLRViews(AugmentedViews):
 
     Crop, flip, colour jitter (80 % of the views), grayscale, and blur (half of the views, sigma
     0.1 to 2 pixels, the kernel a tenth of the size). The paper has jitter 1 and blur on
-    ImageNet, jitter 0.5 and no blur on CIFAR-10 (appendix B.9).
+    ImageNet, jitter 0.5 and no blur on CIFAR-10 (appendix B.9). Crops are bilinear, as in the
+    PyTorch versions; the authors' code resizes bicubically.
 
     Args:
         size: pixels of a side of the views.
@@ -96,7 +97,8 @@ class MoCoV2Views(AugmentedViews):
     """The two views of MoCo v2 (Chen et al. 2020, arXiv:2003.04297, and its code).
 
     Crops of 0.2 to 1 of the area, flip, colour jitter (0.4, 0.4, 0.4, hue 0.1; 80 % of the
-    views), grayscale (20 %), blur (half of the views, sigma 0.1 to 2 pixels).
+    views), grayscale (20 %), blur (half of the views, sigma 0.1 to 2 pixels; the kernel is a
+    tenth of the size, where the code's is as wide as it needs).
 
     Args:
         size: pixels of a side of the views.
@@ -121,8 +123,9 @@ class BYOLViews(AugmentedViews):
     """The two views of BYOL, which differ (Grill et al. 2020, arXiv:2006.07733, table 6).
 
     Both: bicubic crops of 0.08 to 1 of the area, flip, colour jitter (0.4, 0.4, saturation 0.2,
-    hue 0.1; 80 %), grayscale (20 %), sigma 0.1 to 2 pixels. The first is always blurred and
-    never solarized; the second is blurred in 10 % and solarized in 20 %.
+    hue 0.1; 80 %), grayscale (20 %), sigma 0.1 to 2 pixels, the kernel a tenth of the size. The
+    first is always blurred and never solarized; the second is blurred in 10 % and solarized in
+    20 %. Brightness multiplies, as in the other presets; the authors' code adds.
 
     Args:
         size: pixels of a side of the views.

@@ -1,5 +1,7 @@
 """One random view an image, as supervised networks are trained on."""
 
+from typing import Any, Self
+
 import torch
 from kornia.augmentation.auto import RandAugment
 from torch import Tensor
@@ -47,14 +49,15 @@ class RandAugmentView(View):
     """Crop, flip and RandAugment (Cubuk et al. 2020, arXiv:1909.13719), which is kornia's.
 
     (N, C, H, W) images become one tensor, (N, 3, size, size). kornia draws the operations once
-    a batch, so the batch is cut into groups with operations of their own.
+    a batch, so the batch is cut into groups with operations of their own; unlike the paper it
+    draws without replacement, and never the identity. An image with a NaN becomes NaN.
 
     Args:
         size: pixels of a side of the view.
         operations: how many of the 15 are applied in turn; the paper has 2 on ImageNet.
         magnitude: their strength, between 0 and 30; the paper has 9 for ResNet-50.
         scale: least and greatest part of the image's area that a crop covers.
-        group: images that share operations; 1 is the paper's, and slowest.
+        group: images that share operations; 1, the slowest, draws them for each image.
         normalize: see :class:`View`.
 
     Raises:
@@ -83,10 +86,25 @@ class RandAugmentView(View):
         self.group = group
         self.augment = Augment(size, scale=scale)
         self.policy = RandAugment(operations, magnitude)
+        self.drawn: list[list[str]] = []
 
     def make(self, images: Tensor) -> Tensor:
-        groups = self.augment(images).split(self.group)
-        return self.normalized(torch.cat([self.policy(group) for group in groups]).clamp(0, 1))
+        views = self.augment(images)
+        broken = views.isnan().flatten(1).any(1)  # which kornia refuses, for all of the group
+        groups = torch.where(broken[:, None, None, None], 0.0, views).split(self.group)
+        self.drawn, made = [], []
+        for group in groups:
+            made.append(self.policy(group))
+            operations: Any = self.policy._params
+            names = [item.data[0].name.partition("_")[0] for item in operations]
+            self.drawn += [names] * len(group)
+        views = torch.where(broken[:, None, None, None], torch.nan, torch.cat(made).clamp(0, 1))
+        return self.normalized(views)
 
     def captions(self) -> tuple[list[str], ...]:
-        return (self.augment.captions(),)
+        drawn = zip(self.augment.captions(), self.drawn, strict=True)
+        return (["\n".join([caption, *names]) for caption, names in drawn],)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Stay as it is where a model moves: kornia would draw in the model's precision."""
+        return self

@@ -18,6 +18,7 @@ from sslkit.views import functional
 
 Params = dict[str, Tensor]
 Range = tuple[float, float]
+_CPU: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}  # where draws are made
 _FACTORS, _NEUTRAL = ("brightness", "contrast", "saturation", "hue"), (1, 1, 1, 0)
 Statistics = tuple[Sequence[float], Sequence[float]]  # mean and deviation of R, G and B
 
@@ -51,7 +52,7 @@ def _around(name: str, given: float | Range, centre: float, low: float, high: fl
 
 
 def _uniform(n: int, limits: Range, same: bool) -> Tensor:
-    return torch.empty(1 if same else n).uniform_(*limits).expand(n)
+    return torch.empty(1 if same else n, **_CPU).uniform_(*limits).expand(n)
 
 
 def _gate(n: int, p: float, same: bool) -> Tensor:
@@ -77,7 +78,8 @@ class _Drawn:
         self, input: Tensor, params: Params, flags: Any, transform: Any = None, **kwargs: Any
     ) -> Tensor:
         self.validate_tensor(images := self.transform_tensor(input))  # type: ignore[attr-defined]
-        out = self.run(images.float(), *self.plan({**params, **kwargs}, images.device))
+        with torch.autocast(images.device.type, enabled=False):
+            out = self.run(images.float(), *self.plan({**params, **kwargs}, images.device))
         return (out.clone() if out is images else out).to(images.dtype)
 
 
@@ -138,6 +140,7 @@ class RandomResizedCropFlip(_Drawn, GeometricAugmentationBase2D):
             "resample": Resample.get(resample),
             "antialias": antialias,
             "align_corners": False,
+            "cropped": p,  # kornia's own p is that of leaving the size as it was
         }
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:
@@ -149,26 +152,26 @@ class RandomResizedCropFlip(_Drawn, GeometricAugmentationBase2D):
                 "than a pixel"
             )
         m, same = 1 if self.same_on_batch else n, self.same_on_batch
-        area = torch.empty(10, m).uniform_(*self.scale) * (height * width)
-        ratio = torch.empty(10, m).uniform_(*map(math.log, self.ratio)).exp()
+        area = torch.empty(10, m, **_CPU).uniform_(*self.scale) * (height * width)
+        ratio = torch.empty(10, m, **_CPU).uniform_(*map(math.log, self.ratio)).exp()
         across, down = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
         fits = (across >= 1) & (across <= width) & (down >= 1) & (down <= height)
         first = fits.byte().argmax(0, keepdim=True)
         found = fits.any(0)
         across, down = across.gather(0, first)[0], down.gather(0, first)[0]
-        left = (torch.rand(m) * (width - across + 1)).floor().minimum(width - across)
-        top = (torch.rand(m) * (height - down + 1)).floor().minimum(height - down)
+        left = (torch.rand(m, **_CPU) * (width - across + 1)).floor().minimum(width - across)
+        top = (torch.rand(m, **_CPU) * (height - down + 1)).floor().minimum(height - down)
         # In none of ten tries: the centre, as near to the whole as the ratio allows.
         least, most = self.ratio
         wide = min(width, max(1, round(height * most)))
         high = min(height, max(1, round(width / least)))
         centre = ((width - wide) // 2, (height - high) // 2, wide, high)
         box = torch.stack((left, top, across, down), 1)
-        box = torch.where(found[:, None], box, torch.tensor(centre, dtype=torch.float32))
+        box = torch.where(found[:, None], box, torch.tensor(centre, **_CPU))
         flip = _gate(n, self.flip, same)
         if self.crop < 1:
             cropped = _gate(m, self.crop, same)
-            box = torch.where(cropped[:, None], box, torch.tensor((0.0, 0.0, width, height)))
+            box = torch.where(cropped[:, None], box, torch.tensor((0, 0, width, height), **_CPU))
             flip = flip & cropped
         size = torch.tensor(self.flags["size"]).expand(n, 2)  # by this a container tells the shape
         return {"box": box.expand(n, 4), "flip": flip, "output_size": size}
@@ -193,15 +196,15 @@ class RandomResizedCropFlip(_Drawn, GeometricAugmentationBase2D):
 
     def compute_transformation(self, input: Tensor, params: Params, flags: Any) -> Tensor:
         height, width = flags["size"]
-        left, top, across, down = params["box"].to(input.device, torch.float32).unbind(1)
+        left, top, across, down = params["box"].unbind(1)
         x, y = width / across, height / down
         sign = 1 - 2 * params["flip"].to(x)
-        matrix = torch.zeros(len(x), 3, 3, device=x.device)
+        matrix = x.new_zeros(len(x), 3, 3)
         # Half-pixel centres: x' = (x - left + 1/2) scale - 1/2, mirrored to width - 1 - x'.
         matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = sign * x, y, 1
         matrix[:, 0, 2] = sign * ((0.5 - left) * x - width / 2) + (width - 1) / 2
         matrix[:, 1, 2] = (0.5 - top) * y - 0.5
-        return matrix
+        return matrix.to(input.device, non_blocking=True)
 
     def plan(self, params: Params, device: torch.device) -> tuple[Tensor, ...]:
         return functional.crop_plan(params["box"], params["flip"], self.flags["size"], device)
@@ -214,7 +217,8 @@ class RandomResizedCropFlip(_Drawn, GeometricAugmentationBase2D):
     def apply_transform(
         self, input: Tensor, params: Params, flags: Any, transform: Tensor | None = None
     ) -> Tensor:
-        out = self.run(input, *self.plan(params, input.device), flags=flags)
+        with torch.autocast(input.device.type, enabled=False):
+            out = self.run(input, *self.plan(params, input.device), flags=flags)
         return out.to(input.dtype) if input.is_floating_point() else out
 
     def transform_inputs(
@@ -291,7 +295,7 @@ class ColorJitterGrayscale(_Drawn, IntensityAugmentationBase2D):
             "contrast_factor": _uniform(n, self.contrast, same),
             "saturation_factor": _uniform(n, self.saturation, same),
             "hue_factor": _uniform(n, self.hue, same),
-            "order": torch.rand(1 if same else n, 4).argsort(1).expand(n, 4),
+            "order": torch.rand(1 if same else n, 4, **_CPU).argsort(1).expand(n, 4),
             "grayscale": _gate(n, self.grayscale, same),
         }
 

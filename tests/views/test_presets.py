@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import sslkit.views.augment as parts
 from sslkit.views import (
+    Augment,
     AugmentedViews,
     BarlowTwinsViews,
     BYOLViews,
@@ -100,6 +102,18 @@ def test_compiled_views_are_the_same():
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("solarize", [0.0, 0.5])
+def test_normalisation_is_last(solarize):
+    options = {"jitter": (0.4, 0.4, 0.4, 0.1), "blur": 0.5, "solarize": solarize}
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    torch.manual_seed(0)
+    plain = Augment(20, **options)(images(32))
+    torch.manual_seed(0)
+    made = Augment(20, **options, normalize=(mean, std))(images(32))
+    expected = (plain - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
+
+
 def recipe(augment):
     """What a view was built with, read off its steps."""
     found = dict.fromkeys(("jitter", "grayscale", "blur", "sigma", "solarize"), 0)
@@ -163,10 +177,19 @@ def test_parameters_are_the_papers(view, paper, kernel):
         shared = {"flip": 0.5, "grayscale": 0.2, "p": 0.8}
         for name, value in ({**expected, **shared}).items():
             if name != "size":
-                assert found[name] == pytest.approx(value) if name != "resample" else value
+                assert found[name] == (value if name == "resample" else pytest.approx(value))
         if found["blur"]:
             assert found["sigma"] == (0.1, 2.0)
             assert found["kernel"] == (kernel if size == 224 else 9)
+
+
+@each_preset
+def test_a_batch_in_parts_is_the_batch(make, monkeypatch):
+    batch = images(23)
+    whole = listed(make().manual_seed(0)(batch))
+    monkeypatch.setattr(parts, "WORKING_SET", 5 * 3 * 20 * 20)
+    for a, b in zip(listed(make().manual_seed(0)(batch)), whole, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
 def test_captions_say_what_was_drawn():
@@ -221,6 +244,22 @@ def test_a_saved_stream_goes_on_where_it_was(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_a_state_from_before_views_had_a_stream_loads():
+    view = SimCLRViews(20).manual_seed(2)
+    model = torch.nn.Sequential(view, EvaluationView(20))
+    state = {k: v for k, v in model.state_dict().items() if "extra_state" not in k}
+    assert not state
+    model.load_state_dict(state, strict=True)
+    assert view.get_extra_state().tolist() == [2, 0]
+
+
+def test_what_draws_nothing_has_no_stream():
+    view = EvaluationView(20)
+    before = view.get_extra_state().tolist()
+    view(images())
+    assert view.get_extra_state().tolist() == before
+
+
 def test_processes_draw_different_views_from_one_seed(monkeypatch):
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     made = []
@@ -255,6 +294,16 @@ def test_images_that_are_none(batch, message):
         (lambda: SupervisedView(8, scale=(1, 2)), r"scale.*\(1, 2\)"),
         (lambda: MoCoV2Views(0), "at least 1 pixel, not 0"),
         (lambda: AugmentedViews(), "at least one recipe"),
+        (lambda: SimCLRViews(8.5), "at least 1 pixel, not 8.5"),
+        (lambda: SimCLRViews(8, normalize=(0.5, 0.5)), r"3 means and 3 dev.*\(0.5, 0.5\)"),
+        (lambda: SimCLRViews(8, normalize=((0,) * 3, (0,) * 3)), "deviations above 0"),
+        (lambda: Augment(8, jitter=(0.4, 0.4)), r"jitter must be the strengths.*\(0.4, 0.4\)"),
+        (lambda: Augment(8, jitter_p=5), "jitter_p must be a probability.*5"),
+        (lambda: Augment(8, blur=-0.5), "blur must be a probability.*-0.5"),
+        (lambda: Augment(8, sigma=(2, 1)), r"sigma.*\(2, 1\)"),
+        (lambda: Augment(8)(torch.zeros(2, 3, 9, 9).long()), "uint8 or float.*int64"),
+        (lambda: Augment(8)(torch.zeros(2, 1, 9, 9)), r"\(N, 3, H, W\), not \(2, 1, 9, 9\)"),
+        (lambda: EvaluationView(8)(torch.zeros(2, 3, 0, 5)), r"not \(2, 3, 0, 5\)"),
     ],
 )
 def test_bad_input(make, message):
@@ -269,6 +318,24 @@ def test_randaugment_draws_operations_for_each_group():
     made = view(batch)
     looks = made.flatten(1).mean(1).round(decimals=3)
     assert len(looks.unique()) > 8
+    (captions,) = view.captions()
+    drawn = ["\n".join(caption.split("\n")[-2:]) for caption in captions]
+    assert drawn[0] == drawn[3]
+    assert len(set(drawn)) > 8
+    other = RandAugmentView(20, operations=3, magnitude=11).policy
+    assert (view.policy.n, view.policy.m, other.n, other.m) == (2, 9, 3, 11)
+
+
+def test_a_broken_image_leaves_the_others_of_randaugment_alone():
+    batch = images(32) / 255
+    broken = batch.clone()
+    broken[3, :, :, 3] = torch.nan
+    whole = {"scale": (1.0, 1.0), "group": 2}
+    expected = RandAugmentView(20, **whole).manual_seed(0)(batch)
+    made = RandAugmentView(20, **whole).manual_seed(0)(broken)
+    others = torch.arange(32) != 3
+    torch.testing.assert_close(made[others], expected[others])
+    assert made[3].isnan().all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")

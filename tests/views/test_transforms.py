@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ks_2samp, kstest
+from scipy.stats import chisquare, ks_2samp, kstest
 from torchvision.transforms import v2
 
 from sslkit.views import ColorJitterGrayscale, GaussianBlur, RandomResizedCropFlip, Solarize
@@ -66,6 +66,15 @@ def test_others_are_uniform(transform, name, limits):
     torch.manual_seed(0)
     values = transform.generate_parameters((DRAWS, 3, 8, 8))[name]
     assert kstest(values, "uniform", (limits[0], limits[1] - limits[0])).pvalue > 1e-3
+
+
+def test_every_order_of_the_factors_is_as_likely():
+    torch.manual_seed(0)
+    order = ColorJitterGrayscale(0.5).generate_parameters((DRAWS, 3, 8, 8))["order"]
+    assert order.sort(1).values.eq(torch.arange(4)).all()
+    _, counts = order.unique(dim=0, return_counts=True)
+    assert len(counts) == 24
+    assert chisquare(counts).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
@@ -155,6 +164,47 @@ MAKERS = [
     lambda **k: GaussianBlur(3, p=1.0, **k),
     lambda **k: Solarize((0.0, 1.0), **k),
 ]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_neither_default_dtype_nor_autocast_nor_a_moved_model_matters(transform, default):
+    batch = images(height=400, width=375)
+    try:
+        torch.set_default_dtype(default)
+        torch.nn.Sequential(transform).to(torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            made = transform(batch)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert made.dtype == torch.float32
+    drawn = transform._params
+    if "box" in drawn:
+        assert (drawn["box"][:, 0] + drawn["box"][:, 2]).max() <= 375
+    assert all(v.dtype != torch.bfloat16 for k, v in drawn.items())
+    torch.testing.assert_close(made, transform(batch, params=drawn), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("transform", [GaussianBlur(5, p=0.5), Solarize((0.3, 0.7), p=0.5)])
+def test_only_the_chosen_images_change(transform):
+    torch.manual_seed(0)
+    batch = images(16)
+    made = transform(batch)
+    chosen = transform._params["batch_prob"] > 0.5
+    assert 0 < chosen.sum() < 16
+    assert torch.equal((made != batch).flatten(1).any(1), chosen)
+    for i in chosen.nonzero().flatten().tolist():
+        if isinstance(transform, Solarize):
+            expected = v2.functional.solarize(batch[i], transform._params["threshold"][i].item())
+        else:
+            sigma = transform._params["sigma"][i].item()
+            expected = v2.functional.gaussian_blur(batch[i], [5, 5], [sigma, sigma])
+        torch.testing.assert_close(made[i], expected, atol=1e-5, rtol=0)
+
+
+def test_keepdim_gives_an_image_back():
+    for make in MAKERS:
+        assert make(keepdim=True)(images()[0]).ndim == 3
 
 
 @pytest.mark.parametrize("make", MAKERS)
