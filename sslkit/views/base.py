@@ -11,6 +11,7 @@ import torch.distributed as dist
 from kornia.enhance import denormalize, normalize
 from torch import Tensor, nn
 
+from sslkit.embeddings import check_tensor
 from sslkit.views.transforms import Statistics
 
 NORMALIZATIONS: dict[str, Statistics] = {
@@ -82,12 +83,15 @@ class View(nn.Module, ABC):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Any:
         """(N, C, H, W), uint8 or float in [0, 1], to what ``make`` returns."""
+        check_tensor("images", images)
         if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
             raise ValueError(f"images must be (N, 1 or 3, H, W), not {tuple(images.shape)}")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images must be uint8 or float in [0, 1], not {images.dtype}")
         if images.is_floating_point():
             images = images.float()
+            if images.numel() and (most := images.max().item()) > 2:
+                raise ValueError(f"float images must be in [0, 1], not up to {most:g}")
         with self._alone(images.device), torch.autocast(images.device.type, enabled=False):
             return self.make(images.expand(-1, 3, -1, -1))
 

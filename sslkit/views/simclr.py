@@ -81,8 +81,8 @@ class SimCLRViews(AugmentedViews):
         blur: bool = True,
         normalize: str | Statistics | None = "imagenet",
     ) -> None:
-        if not 0 <= jitter <= 2.5:
-            raise ValueError(f"jitter must be between 0 and 2.5, not {jitter}")
+        if not isinstance(jitter, int | float) or not 0 <= jitter <= 2.5:
+            raise ValueError(f"jitter must be between 0 and 2.5, not {jitter!r}")
         s = jitter
         recipe = {
             "scale": scale,

@@ -25,8 +25,8 @@ Statistics = tuple[Sequence[float], Sequence[float]]  # mean and deviation of R,
 
 def check_probability(name: str, value: float) -> float:
     """The value, or a ValueError outside 0 to 1."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a probability, 0 to 1, not {value}")
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a probability, 0 to 1, not {value!r}")
     return value
 
 
@@ -34,7 +34,8 @@ def check_range(
     name: str, given: Sequence[float], low: float, high: float = math.inf, *, open: bool = False
 ) -> Range:
     """The two numbers, or a ValueError where they are out of order or of bounds."""
-    inside = len(given) == 2 and low <= given[0] <= given[1] <= high
+    pair = isinstance(given, Sequence) and len(given) == 2 and not isinstance(given, str)
+    inside = pair and low <= given[0] <= given[1] <= high
     if not inside or (open and given[0] == low):
         first, last = "<" if open else "<=", "" if high == math.inf else f" <= {high:g}"
         raise ValueError(f"{name} must be {low:g} {first} low <= high{last}, not {given}")
@@ -45,7 +46,7 @@ def _around(name: str, given: float | Range, centre: float, low: float, high: fl
     """A strength, meant around the neutral value, or a range as it is."""
     if isinstance(given, Sequence):
         return check_range(name, given, low, high)
-    if not 0 <= given <= high - centre:
+    if not isinstance(given, int | float) or not 0 <= given <= high - centre:
         limit = "or more" if high == math.inf else f"to {high - centre:g}"
         raise ValueError(f"{name} must be 0 {limit}, or a range, not {given}")
     return max(low, centre - given), centre + given
@@ -126,7 +127,7 @@ class RandomResizedCropFlip(_Drawn, GeometricAugmentationBase2D):
         keepdim: bool = False,
     ) -> None:
         super().__init__(p=1.0, same_on_batch=same_on_batch, keepdim=keepdim)
-        if len(size) != 2 or min(size) < 1:
+        if not isinstance(size, Sequence) or len(size) != 2 or min(size) < 1:
             raise ValueError(f"size must be a height and a width of 1 pixel or more, not {size}")
         if resample not in ("bilinear", "bicubic"):
             raise ValueError(f"resample must be bilinear or bicubic, not {resample!r}")
@@ -367,7 +368,7 @@ class GaussianBlur(_Drawn, IntensityAugmentationBase2D):
     ) -> None:
         p = check_probability("p", p)
         super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and 1 or more, not {kernel_size}")
         self.sigma = check_range("sigma", sigma, 0, open=True)
         self.flags = {"kernel_size": kernel_size}

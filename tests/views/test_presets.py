@@ -276,6 +276,9 @@ def test_processes_draw_different_views_from_one_seed(monkeypatch):
         (torch.zeros(3, 8, 8), r"images must be \(N, 1 or 3, H, W\), not \(3, 8, 8\)"),
         (torch.zeros(2, 4, 8, 8), r"not \(2, 4, 8, 8\)"),
         (torch.zeros(2, 3, 8, 8).long(), "uint8 or float in .* not torch.int64"),
+        (torch.full((2, 3, 8, 8), 200.0), r"float images must be in \[0, 1\], not up to 200"),
+        ([1, 2], "images must be a tensor"),
+        (None, "images must be a tensor"),
     ],
 )
 def test_images_that_are_none(batch, message):
@@ -294,6 +297,9 @@ def test_images_that_are_none(batch, message):
         (lambda: SupervisedView(8, scale=(1, 2)), r"scale.*\(1, 2\)"),
         (lambda: MoCoV2Views(0), "at least 1 pixel, not 0"),
         (lambda: AugmentedViews(), "at least one recipe"),
+        (lambda: SimCLRViews(8, scale=0.5), "scale must be 0 < low.*not 0.5"),
+        (lambda: SimCLRViews(8, jitter="x"), "jitter must be between.*'x'"),
+        (lambda: SimCLRViews(8, grayscale=None), "grayscale must be a probability.*None"),
         (lambda: SimCLRViews(8.5), "at least 1 pixel, not 8.5"),
         (lambda: SimCLRViews(8, normalize=(0.5, 0.5)), r"3 means and 3 dev.*\(0.5, 0.5\)"),
         (lambda: SimCLRViews(8, normalize=((0,) * 3, (0,) * 3)), "deviations above 0"),
