@@ -5,6 +5,7 @@ numbers an image, so that a seed gives the same views on every device and in eve
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ def _gate(n: int, p: float, same: bool) -> Tensor:
     return _uniform(n, (0.0, 1.0), same) < p
 
 
-class _Drawn:
+class _Drawn(ABC):
     """Draws on the processor; ``plan`` makes tensors of a row an image, ``run`` applies them.
 
     A gate is part of the plan, so that a batch is not computed twice and then mixed.
@@ -69,11 +70,13 @@ class _Drawn:
     def set_rng_device_and_dtype(self, device: torch.device, dtype: torch.dtype) -> None:
         super().set_rng_device_and_dtype(torch.device("cpu"), torch.float32)  # type: ignore[misc]
 
+    @abstractmethod
     def plan(self, params: Params, device: torch.device) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        """What was drawn, as tensors on the device of the images."""
 
+    @abstractmethod
     def run(self, images: Tensor, *plan: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Float images by their plan."""
 
     def transform_inputs(
         self, input: Tensor, params: Params, flags: Any, transform: Any = None, **kwargs: Any
