@@ -10,14 +10,24 @@ from torch import Tensor, nn
 class Backbone(nn.Module, ABC):
     """Images to features; the part of a method that is kept after pretraining.
 
-    A subclass sets ``feature_dim`` and writes ``feature_map`` and ``init_args``.
+    A subclass sets ``feature_dim`` and writes ``feature_map`` and ``init_args``; one that lets
+    its layers be evaluated sets ``layers`` and writes ``feature_maps`` too.
+
+    Attributes:
+        feature_dim: width D of the features.
+        layers: names of the layers whose maps can be had, from the first to the last.
     """
 
     feature_dim: int
+    layers: tuple[str, ...] = ("last",)
 
     @abstractmethod
     def feature_map(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalised images to the last feature map, (N, feature_dim, h, w)."""
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) normalised images to the map of each of ``layers``, in one pass."""
+        return [self.feature_map(images)]
 
     @abstractmethod
     def init_args(self) -> dict[str, Any]:

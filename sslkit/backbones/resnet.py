@@ -37,6 +37,8 @@ class ResNet(Backbone):
     (torch.Size([2, 512]), torch.Size([2, 512, 4, 4]))
     """
 
+    layers = ("layer1", "layer2", "layer3", "layer4")
+
     def __init__(
         self, name: str = "resnet18", *, stem: Literal["imagenet", "cifar"] = "imagenet"
     ) -> None:
@@ -57,9 +59,15 @@ class ResNet(Backbone):
                 self.add_module(child, module)
 
     def feature_map(self, images: Tensor) -> Tensor:
-        for module in self.children():
+        return self.feature_maps(images)[-1]
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        maps = []
+        for name, module in self.named_children():
             images = module(images)
-        return images
+            if name in self.layers:
+                maps.append(images)
+        return maps
 
     def init_args(self) -> dict[str, Any]:
         return {"name": self.name, "stem": self.stem}

@@ -1,5 +1,6 @@
 """ResNet-9, the network of DAWNBench's CIFAR-10 entries (Page 2018, "How to train your ResNet")."""
 
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class ResNet9(Backbone):
     torch.Size([2, 128])
     """
 
+    layers = ("stem", "stage1", "stage2", "stage3")
+
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         if width < 1:
@@ -34,7 +37,11 @@ class ResNet9(Backbone):
         self.stage3 = nn.Sequential(_conv(4 * w, 8 * w), nn.MaxPool2d(2), _Residual(8 * w))
 
     def feature_map(self, images: Tensor) -> Tensor:
-        return self.stage3(self.stage2(self.stage1(self.stem(images))))
+        return self.feature_maps(images)[-1]
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        stages = (self.stem, self.stage1, self.stage2, self.stage3)
+        return list(accumulate(stages, lambda x, stage: stage(x), initial=images))[1:]
 
     def init_args(self) -> dict[str, Any]:
         return {"width": self.width}

@@ -36,10 +36,14 @@ class Timm(Backbone):
         model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **self.options)
         self.model = model
         self.feature_dim = getattr(model, "head_hidden_size", model.num_features)
+        self.layers = tuple(info["module"] for info in model.feature_info)
 
     def feature_map(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, C, h, w); tokens of a transformer are laid on their grid."""
         return self.model.forward_intermediates(images, indices=1, intermediates_only=True)[-1]
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        return self.model.forward_intermediates(images, intermediates_only=True)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)

@@ -55,11 +55,6 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
     method, data, method.config = cli.model, cli.datamodule, cli.plain()
     last = run_dir / "checkpoints" / "last.ckpt"
     first = rank_zero_only.rank == 0
-    if data.batch_size < method.min_batch_size:
-        raise ValueError(
-            f"data.batch_size {data.batch_size} is too small: {type(method).__name__} needs at "
-            f"least {method.min_batch_size} images a batch"
-        )
     trainer = _trainer(cli, last)
     trainer.loggers = [CSVLogger(run_dir)]
     with ExitStack() as stack:
@@ -73,6 +68,7 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
             memory = hold_log()
             data.setup("fit")
             BatchOrder(len(data.dataset), data.batch_size, world_size=trainer.world_size)
+            method.prepare(data.dataset, data.batch_size, trainer.world_size)
             if not resume:
                 stack.enter_context(held(run_dir, new=True))
             _begin(cli, trainer, run_dir, checkpoint)

@@ -1,5 +1,6 @@
 """What all methods share: views on the device, random state, logging, optimiser and schedule."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from functools import partial
@@ -10,9 +11,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Dataset
 
 from sslkit.backbones import Backbone, describe
-from sslkit.data import Images
+from sslkit.data import Images, gather
 from sslkit.training import Optimizer, warmup_cosine
 from sslkit.views import EvaluationView, Targeted, View
 
@@ -20,8 +22,9 @@ from sslkit.views import EvaluationView, Targeted, View
 class Batch(NamedTuple):
     """What an objective is given.
 
-    views: each (N, 3, h, w), normalised. targets: what a pretext task predicts, or None.
-    labels: the data's, (N,), -1 where unknown. index: row numbers in the data, (N,).
+    views: each (N, 3, h, w), normalised; a pretext task may make k N of N images, or tiles.
+    targets: what a pretext task predicts, or None. labels: the data's, (N,), -1 where unknown.
+    index: row numbers in the data, (N,).
     """
 
     views: tuple[Tensor, ...]
@@ -43,10 +46,12 @@ class Method(pl.LightningModule, ABC):
 
     Attributes:
         min_batch_size: images a batch that the objective needs.
+        n_views: batches of views that the objective takes; None for any number.
         config: the run's configuration as plain data; it is kept in checkpoints.
     """
 
     min_batch_size = 1
+    n_views: int | None = None
 
     def __init__(self, backbone: Backbone, view: View, optimizer: Optimizer | None = None) -> None:
         super().__init__()
@@ -64,6 +69,42 @@ class Method(pl.LightningModule, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalised images to features, (N, backbone.feature_dim)."""
         return self.backbone(images)
+
+    def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
+        """Refuse what cannot be trained on; take from the data what the objective needs of it.
+
+        It is called before the first step, by the command line before there is a run folder, and
+        may be called again. A subclass that needs more of the data adds to it.
+
+        Args:
+            dataset: gives (uint8 image (C, H, W), label).
+            batch_size: images a step, on each process.
+            world_size: processes.
+
+        Raises:
+            ValueError: a batch that is too small, or a view that does not fit the images or the
+                objective.
+        """
+        name = type(self).__name__
+        if batch_size < self.min_batch_size:
+            raise ValueError(
+                f"data.batch_size {batch_size} is too small: {name} needs at least "
+                f"{self.min_batch_size} images a batch"
+            )
+        images, _ = gather(dataset, torch.arange(min(2, batch_size)))
+        made = copy.deepcopy(self.view).to("cpu").manual_seed(0)(images)
+        views = made.views if isinstance(made, Targeted) else made
+        count = 1 if isinstance(views, Tensor) else len(views)
+        if self.n_views not in (None, count):
+            raise ValueError(
+                f"{name} takes {self.n_views} view(s) an image, but {type(self.view).__name__} "
+                f"makes {count}"
+            )
+
+    def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule
+        if stage == "fit" and data is not None:
+            self.prepare(data.dataset, data.batch_size, self.trainer.world_size)
 
     def card(self) -> dict[str, Any]:
         """What identifies the backbone when it is loaded elsewhere, as plain data."""

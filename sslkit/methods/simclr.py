@@ -24,10 +24,11 @@ class SimCLR(Method):
         projector_layers: linear layers of the projector.
 
     Raises:
-        ValueError: a temperature that is not above 0, or a batch of one image.
+        ValueError: a temperature that is not above 0.
     """
 
     min_batch_size = 2
+    n_views = 2
 
     def __init__(
         self,
@@ -47,7 +48,5 @@ class SimCLR(Method):
         self.loss = NTXentLoss(temperature)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        if len(batch.views) != 2:
-            raise ValueError(f"SimCLR takes two views an image, not {len(batch.views)}")
         z0, z1 = self.projector(self.backbone(torch.cat(batch.views))).chunk(2)
         return {"loss": self.loss(z0, z1)}

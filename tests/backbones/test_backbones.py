@@ -2,12 +2,13 @@ import pytest
 import torch
 import torchvision
 
-from sslkit.backbones import Backbone, ResNet, ResNet9, Timm, build, describe
+from sslkit.backbones import NIN, Backbone, ResNet, ResNet9, Timm, build, describe
 
 MAKERS = {
     "resnet18": lambda: ResNet("resnet18", stem="cifar"),
     "resnet50": lambda: ResNet("resnet50"),
     "resnet9": lambda: ResNet9(width=4),
+    "nin": lambda: NIN(3),
     "timm-cnn": lambda: Timm("resnet10t"),
     "timm-vit": lambda: Timm("vit_tiny_patch16_224", options={"img_size": 64}),
     "timm-two-widths": lambda: Timm("mobilenetv3_small_050"),
@@ -23,6 +24,11 @@ def test_shapes_and_rebuilding(make):
     assert features.shape == (2, backbone.feature_dim)
     n, _, h, w = backbone.feature_map(images).shape
     assert (n, h == w, h > 1) == (2, True, True)
+    maps = backbone.feature_maps(images)
+    assert len(maps) == len(backbone.layers) == len(set(backbone.layers))
+    torch.testing.assert_close(maps[-1], backbone.feature_map(images))
+    sides = [map.shape[-1] for map in maps]
+    assert sides == sorted(sides, reverse=True)
     again = build(describe(backbone))
     again.load_exported(backbone.export_state())
     torch.testing.assert_close(again.eval()(images), features)

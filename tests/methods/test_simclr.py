@@ -8,11 +8,11 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from sslkit.backbones import ResNet9
 from sslkit.callbacks import OnlineSignals
 from sslkit.dashboard import PictureSheets
-from sslkit.data import DataModule
+from sslkit.data import DataModule, load
 from sslkit.losses import nt_xent
 from sslkit.methods import Batch, SimCLR
 from sslkit.training import Optimizer, load_backbone, read_checkpoint
-from sslkit.views import SimCLRViews
+from sslkit.views import SimCLRViews, SupervisedView
 
 
 class Losses(Callback):
@@ -100,9 +100,12 @@ def test_bad_temperature():
         SimCLR(ResNet9(4), SimCLRViews(32), temperature=-1)
 
 
-def test_more_or_fewer_views_than_two_are_refused():
-    with pytest.raises(ValueError, match="two views an image, not 3"):
-        method().objective(Batch(tuple(torch.randn(3, 4, 3, 32, 32)), None, None, None))
+def test_more_or_fewer_views_than_two_are_refused_before_the_first_step():
+    model = SimCLR(ResNet9(4), SupervisedView(32))
+    with pytest.raises(ValueError, match=r"SimCLR takes 2 view\(s\).*SupervisedView makes 1"):
+        model.prepare(load("shapes", "train", limit=4), 4)
+    with pytest.raises(ValueError, match="at least 2 images"):
+        method().prepare(load("shapes", "train", limit=4), 1)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
