@@ -15,7 +15,7 @@ from sslkit.backbones import Backbone, Timm, build, describe
 from sslkit.cli.config import one_line
 from sslkit.dashboard import log_evaluation, write_report
 from sslkit.data.network import answers
-from sslkit.evaluation import PROTOCOLS, evaluate, table
+from sslkit.evaluation import PROTOCOLS, check_layers, evaluate, evaluate_layers, table
 from sslkit.evaluation.suite import check_protocols
 from sslkit.training import load_backbone, write_atomically
 from sslkit.views import EvaluationView
@@ -28,6 +28,7 @@ def run(argv: list[str]) -> int:
         args.targets,
         args.data,
         args.protocol,
+        layers=args.layer,
         root=args.root,
         limit=args.limit,
         device=args.device,
@@ -42,17 +43,22 @@ def score(
     data: list[str],
     protocols: list[str],
     *,
+    layers: list[str] | None = None,
     root: str | None = None,
     limit: int | None = None,
     device: str | None = None,
     out: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Every target on every data set; each result goes to its file as soon as it is there."""
+    """Every target on every data set; each result goes to its file as soon as it is there.
+
+    Of ``layers``, names or "all", where they are given; else of the features.
+    """
     check_protocols(protocols)
     device = _device(device)
     loaded, last, folder, trained = [], None, None, ""
     for target in targets:  # all of them before the first is scored
         last = _load(target, last)
+        check_layers(last[0], _named(layers, last[0]))
         if target != "random":  # which belongs to the target before it
             folder, trained = Path(target) if Path(target).is_dir() else None, f"{target}-"
         name = _file_name(f"{trained}random" if target == "random" else target)
@@ -64,21 +70,28 @@ def score(
         view = EvaluationView(card["size"], card["normalize"])
         backbone.to(device)
         of_target = []
+        about = {
+            "target": target,
+            "backbone": _title(backbone),
+            "weights": _weights(target),
+            "step": card.get("step") if target != "random" else None,
+        }
+        options = {"root": root, "limit": limit, "device": device}
         for name in data:
-            result = {
-                "target": target,
-                "backbone": _title(backbone),
-                "weights": _weights(target),
-                "step": card.get("step") if target != "random" else None,
-                **evaluate(backbone, view, name, protocols, root=root, limit=limit, device=device),
-            }
-            of_target.append(result)
-            stem = name if limit is None else f"{name}-limit{limit}"
-            if out:
-                _save(Path(out) / f"{title}-{stem}.json", result)
-            elif folder:  # what has none is only printed
-                suffix = "-random" if target == "random" else ""
-                _save(folder / "evaluation" / f"{stem}{suffix}.json", result)
+            if layers:
+                chosen = _named(layers, backbone)
+                found = evaluate_layers(backbone, view, name, protocols, layers=chosen, **options)
+            else:
+                found = [evaluate(backbone, view, name, protocols, **options)]
+            for result in ({**about, **scores} for scores in found):
+                of_target.append(result)
+                stem = name if limit is None else f"{name}-limit{limit}"
+                stem += f"-{_file_name(result['layer'])}" if "layer" in result else ""
+                if out:
+                    _save(Path(out) / f"{title}-{stem}.json", result)
+                elif folder:  # what has none is only printed
+                    suffix = "-random" if target == "random" else ""
+                    _save(folder / "evaluation" / f"{stem}{suffix}.json", result)
         results += of_target
         if folder and target != "random":
             log_evaluation(folder, of_target)
@@ -107,6 +120,7 @@ def _parse(argv: list[str]) -> Any:
     parser.add_argument("targets", nargs="+", type=str)
     parser.add_argument("--data", nargs="+", type=str, required=True)
     parser.add_argument("--protocol", nargs="+", type=str, default=list(PROTOCOLS))
+    parser.add_argument("--layer", nargs="+", type=str, default=None)
     parser.add_argument("--root", type=str | None, default=None)
     parser.add_argument("--limit", type=int | None, default=None)
     parser.add_argument("--device", type=str | None, default=None)
@@ -118,6 +132,11 @@ def _parse(argv: list[str]) -> Any:
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit must be at least 1, not {args.limit}")
     return args
+
+
+def _named(layers: list[str] | None, backbone: Backbone) -> list[str]:
+    """The layers asked for, in the backbone's order where that is all of them."""
+    return list(backbone.layers) if layers == ["all"] else list(dict.fromkeys(layers or []))
 
 
 def _device(name: str | None) -> str:

@@ -4,7 +4,7 @@ from sslkit.dashboard.evaluation import log_evaluation
 from sslkit.dashboard.loggers import CSVLogger
 from sslkit.dashboard.metrics import read_metrics
 from sslkit.dashboard.picture_sheets import PictureSheets
-from sslkit.dashboard.plots import curves, scores_bar
+from sslkit.dashboard.plots import curves, scores_bar, scores_by_layer
 from sslkit.dashboard.report import write_report
 from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
 from sslkit.dashboard.wandb_run import wandb_logger
@@ -17,6 +17,7 @@ __all__ = [
     "neighbour_sheet",
     "read_metrics",
     "scores_bar",
+    "scores_by_layer",
     "views_sheet",
     "wandb_logger",
     "write_report",

@@ -11,10 +11,11 @@ import yaml
 def log_evaluation(run_dir: str | Path, results: Sequence[dict[str, Any]]) -> None:
     """Put scores into the summary of the run's wandb run, as ``evaluation/<data>/<protocol>``.
 
+    Those of a layer are ``evaluation/<data>/<layer>/<protocol>``.
     Does nothing for a run that has no wandb run.
 
     Args:
-        results: what ``sslkit.evaluation.evaluate`` returns, one a data set.
+        results: what ``sslkit.evaluation.evaluate`` and ``evaluate_layers`` return.
     """
     from sslkit.dashboard.wandb_run import wandb_logger
 
@@ -30,8 +31,9 @@ def log_evaluation(run_dir: str | Path, results: Sequence[dict[str, Any]]) -> No
     latest = run_dir / "wandb" / "latest-run"
     training = os.readlink(latest) if latest.is_symlink() else None
     for result in results:
+        place = "/".join(filter(None, (result["data"], result.get("layer"))))
         for protocol, scores in result["protocols"].items():
-            name = f"evaluation/{result['data']}/{protocol}"
+            name = f"evaluation/{place}/{protocol}"
             logger.experiment.summary[name] = scores["accuracy"]
     logger.experiment.finish()
     if training and latest.is_symlink():  # what a viewer opens is the training, not this

@@ -124,6 +124,48 @@ def scores_bar(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
     return _svg(figure)
 
 
+def scores_by_layer(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
+    """Draw the accuracies of a backbone's layers on one data set, as SVG: a line a protocol.
+
+    Random weights are drawn broken, in the colour of their protocol.
+
+    Args:
+        rows: as :func:`scores_bar` takes them, each with its "layer" and the names of all
+            "layers" in order.
+        title: of the panel.
+
+    Raises:
+        ValueError: if no row has an accuracy.
+
+    >>> row = {"weights": "trained", "protocols": {"knn": {"accuracy": 61.2}}}
+    >>> scores_by_layer([{**row, "layer": "a", "layers": ["a", "b"]}], "cifar10")[:5]
+    b'<?xml'
+    """
+    lines: dict[tuple[str, str], dict[str, float]] = {}  # protocol and backbone, layer
+    for row in rows:
+        for protocol, values in row["protocols"].items():
+            if "accuracy" in values:
+                line = lines.setdefault((protocol, backbone_name(row)), {})
+                line[row["layer"]] = float(values["accuracy"])
+    if not lines:
+        raise ValueError(f"scores_by_layer needs accuracies, and there are none in {rows}")
+    layers = list(dict.fromkeys(layer for row in rows for layer in row["layers"]))
+    protocols = list(dict.fromkeys(protocol for protocol, _ in lines))
+    figure, ax = _figure(title)
+    for (protocol, name), line in sorted(lines.items(), key=lambda item: item[0][1] == "random"):
+        colour = COLOURS[protocols.index(protocol) % len(COLOURS)]
+        label = f"{PROTOCOLS.get(protocol, protocol)}, {name}"
+        heights = [line.get(layer, math.nan) for layer in layers]
+        style = "o--" if name == "random" else "o-"
+        ax.plot(range(len(layers)), heights, style, ms=3, color=colour, label=label)
+    ax.set_xticks(range(len(layers)), layers, fontsize=8, rotation=30 * (len(layers) > 5))
+    ax.set_xlim(-0.3, len(layers) - 0.7)
+    ax.set_ylabel("accuracy, %", color=INK, fontsize=8)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12 - 0.08 * (len(layers) > 5))}
+    ax.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2, **place)
+    return _svg(figure)
+
+
 def backbone_name(row: Mapping[str, Any]) -> str:
     """What a bar or a table line is called: the kind of weights; a timm model by its own name.
 

@@ -20,6 +20,7 @@ from sslkit.dashboard.plots import (
     curves,
     panels,
     scores_bar,
+    scores_by_layer,
 )
 from sslkit.training import write_atomically
 
@@ -108,10 +109,15 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> str:
     protocols = list(dict.fromkeys(p for row in evaluations for p in row["protocols"]))
     titles = [PROTOCOLS.get(protocol, protocol) for protocol in protocols]
     numbers = "".join(f'<th class="n">{escape(title)}</th>' for title in titles)
-    lines = [f"<th>data</th><th>training images</th><th>weights</th>{numbers}<th>backbone</th>"]
-    rows = sorted(evaluations, key=lambda row: (_scored_on(row), row.get("weights") != "random"))
+    about = ["data", *(["layer"] if any("layer" in row for row in evaluations) else [])]
+    head_row = "".join(f"<th>{title}</th>" for title in [*about, "training images", "weights"])
+    lines = [f"{head_row}{numbers}<th>backbone</th>"]
+    rows = sorted(
+        evaluations,
+        key=lambda row: (_scored_on(row), _depth(row), row.get("weights") != "random"),
+    )
     for row in rows:
-        texts = (str(row["data"]), str(row.get("n_train", "")), backbone_name(row))
+        texts = [str(row.get(key, "")) for key in (*about, "n_train")] + [backbone_name(row)]
         cells = [f"<td>{escape(text)}</td>" for text in texts]
         cells += [f'<td class="n">{_cell(row["protocols"].get(p, {}))}</td>' for p in protocols]
         cells.append(f"<td>{escape(str(row.get('backbone', '')))}</td>")
@@ -123,8 +129,13 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> str:
     ]
     figures = []
     for title in sorted(set(map(_scored_on, with_accuracy))):
-        bars = scores_bar([row for row in with_accuracy if _scored_on(row) == title], title)
-        figures.append(_plot(bars, f"accuracy on {title}"))
+        here = [row for row in with_accuracy if _scored_on(row) == title]
+        of_features = [row for row in here if "layer" not in row]
+        if of_features:
+            figures.append(_plot(scores_bar(of_features, title), f"accuracy on {title}"))
+        if len(of_features) < len(here):
+            by_layer = scores_by_layer([row for row in here if "layer" in row], title)
+            figures.append(_plot(by_layer, f"accuracy by layer on {title}"))
     return text + f'<div class="plots">{"".join(figures)}</div>'
 
 
@@ -132,6 +143,11 @@ def _scored_on(row: Mapping[str, Any]) -> str:
     """Scores compare only where the same number of images was trained on."""
     images = f", {row['n_train']:,} training images" if "n_train" in row else ""
     return f"{row['data']}{images}"
+
+
+def _depth(row: Mapping[str, Any]) -> int:
+    """Where a layer stands in its backbone, from 1; the features come first."""
+    return row["layers"].index(row["layer"]) + 1 if "layer" in row else 0
 
 
 def _cell(values: Mapping[str, Any]) -> str:

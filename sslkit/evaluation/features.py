@@ -1,13 +1,17 @@
 """Frozen features, extracted once and shared by every protocol."""
 
+import math
 import sys
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from tqdm import tqdm
 
+from sslkit.backbones import Backbone
 from sslkit.data import ArrayDataset
 
 
@@ -72,3 +76,64 @@ def extract(
     if not result.features.isfinite().all():
         raise ValueError("the backbone's features hold NaN or infinity: the weights are broken")
     return result
+
+
+def extract_layers(
+    backbone: Backbone, dataset: Dataset, view: nn.Module, layers: Sequence[str], **options: Any
+) -> dict[str, Features]:
+    """The features of several layers of a backbone, in one pass over a data set.
+
+    A layer's map, (N, D, h, w), is averaged over the largest g x g grid whose D g^2 numbers are
+    no more than ``backbone.feature_dim``, so that wide maps of few channels are not judged by
+    their channels' means alone, and no layer has more numbers than the last.
+
+    Args:
+        layers: names out of ``backbone.layers``. options: further ones of :func:`extract`.
+
+    Returns:
+        The features of each layer, by its name.
+
+    Raises:
+        ValueError: a layer that is not there, or as :func:`extract`.
+
+    >>> from sslkit.backbones import ResNet9
+    >>> data = ArrayDataset(torch.zeros(5, 3, 32, 32, dtype=torch.uint8), torch.arange(5), None)
+    >>> found = extract_layers(ResNet9(4), data, lambda x: x / 255, ["stem", "stage3"])
+    >>> {name: tuple(layer.features.shape) for name, layer in found.items()}
+    {'stem': (5, 16), 'stage3': (5, 32)}
+    """
+    check_layers(backbone, layers)
+    pooled = _PooledLayers(backbone, layers)
+    features, labels = extract(pooled, dataset, view, **options)
+    parts = features.split(pooled.widths, dim=1)
+    return {name: Features(part, labels) for name, part in zip(layers, parts, strict=True)}
+
+
+def check_layers(backbone: Backbone, layers: Sequence[str]) -> None:
+    """Raise ValueError unless every layer is one of the backbone's."""
+    for name in layers:
+        if name not in backbone.layers:
+            kind = type(backbone).__name__
+            raise ValueError(
+                f"{kind} has no layer {name!r}; choose from {', '.join(backbone.layers)}"
+            )
+
+
+class _PooledLayers(nn.Module):
+    """Normalised images to the pooled maps of some layers, side by side."""
+
+    def __init__(self, backbone: Backbone, layers: Sequence[str]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.rows = [backbone.layers.index(name) for name in layers]
+        self.widths: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.backbone.feature_maps(images)
+        pooled = []
+        for row in self.rows:
+            channels, *sides = maps[row].shape[1:]
+            grid = math.isqrt(max(1, self.backbone.feature_dim // channels))
+            pooled.append(F.adaptive_avg_pool2d(maps[row], min(grid, *sides)).flatten(1))
+        self.widths = [part.shape[1] for part in pooled]
+        return torch.cat(pooled, dim=1)

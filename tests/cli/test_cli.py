@@ -88,6 +88,10 @@ def test_help_is_quick_and_light():
         (["evaluate", "random"], "data"),
         (["evaluate", "random", "--data", "shapes", "--protocol", "svm"], "choose from knn"),
         (["evaluate", "nonsense", "--data", "shapes"], "no target 'nonsense'"),
+        (
+            ["evaluate", "random", "--data", "shapes", "--layer", "layer4", "stage3"],
+            "ResNet has no layer 'stage3'; choose from layer1, layer2, layer3, layer4",
+        ),
     ],
 )
 def test_bad_input_gets_one_line_and_code_2(argv, said, capsys, tmp_path, monkeypatch):
@@ -150,6 +154,12 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch, few_test_images
     assert {path.stem for path in files} == {"shapes-limit100", "shapes-limit100-random"}
     for path in files:
         assert set(json.loads(path.read_text())["protocols"]) == {"knn", "linear"}
+    assert main([*argv, "--protocol", "knn", "--layer", "all"]) == 0
+    assert f"| {run} | stage2 | shapes | 100 |" in capsys.readouterr().out
+    by_layer = {path.stem for path in (run / "evaluation").glob("*.json")} - {p.stem for p in files}
+    assert len(by_layer) == 8
+    assert {"shapes-limit100-stem", "shapes-limit100-stage3-random"} <= by_layer
+    assert "accuracy by layer" in (run / "report.html").read_text()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")

@@ -8,6 +8,7 @@ from sslkit.dashboard import log_evaluation, wandb_run
 RESULTS = [
     {"data": "cifar10", "protocols": {"knn": {"accuracy": 61.0}, "linear": {"accuracy": 70.0}}},
     {"data": "shapes", "protocols": {"knn": {"accuracy": 90.0}}},
+    {"data": "shapes", "layer": "stage2", "protocols": {"knn": {"accuracy": 80.0}}},
 ]
 
 
@@ -43,6 +44,7 @@ def test_scores_go_into_the_summary_of_the_runs_own_mode(run, monkeypatch, confi
         "evaluation/cifar10/knn": 61.0,
         "evaluation/cifar10/linear": 70.0,
         "evaluation/shapes/knn": 90.0,
+        "evaluation/shapes/stage2/knn": 80.0,
     }
     assert (board.asked, board.finished) == ([("x", mode)], 1)
 

@@ -111,6 +111,18 @@ def test_protocols_without_accuracy_make_no_bars(tmp_path):
     assert page.images() == []
 
 
+def test_layers_stand_in_their_order_in_a_plot_of_their_own(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    row = {"data": "d", "weights": "trained", "layers": ["stem", "b", "a"]}
+    for layer, knn in (("a", 33.0), ("b", 22.0), ("stem", 11.0)):
+        scores = {"layer": layer, "protocols": {"knn": {"accuracy": knn}}}
+        (tmp_path / "evaluation" / f"{layer}.json").write_text(json.dumps(row | scores))
+    page = Page(write_report(tmp_path).read_text())
+    places = [page.text.index(number) for number in ("11.0", "22.0", "33.0")]
+    assert places == sorted(places)
+    assert len(page.images()) == 1
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run folder"):
         write_report(tmp_path / "nowhere")

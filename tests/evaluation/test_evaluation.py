@@ -12,7 +12,9 @@ from sslkit.evaluation import (
     Features,
     alignment,
     evaluate,
+    evaluate_layers,
     extract,
+    extract_layers,
     feature_std,
     knn,
     linear,
@@ -84,6 +86,38 @@ def test_extract_leaves_the_backbone_bit_identical():
     expected = backbone.eval()(EvaluationView(32)(images))
     torch.testing.assert_close(features.features, expected.detach())
     assert features.labels.tolist() == list(range(10))
+
+
+def test_layers_are_means_over_the_cells_of_a_grid():
+    backbone = ResNet9(4).train()
+    images = torch.randint(0, 256, (5, 3, 32, 32)).byte()
+    data, view = ArrayDataset(images, torch.arange(5)), EvaluationView(32)
+    found = extract_layers(backbone, data, view, ["stage1", "stage3", "stem"], batch_size=2)
+    assert list(found) == ["stage1", "stage3", "stem"]
+    maps = dict(zip(backbone.layers, backbone.eval().feature_maps(view(images)), strict=True))
+    # 32 numbers at most: 4 channels on 2 x 2 cells, 8 channels on 2 x 2, 32 channels on 1.
+    for name, grid in (("stem", 2), ("stage1", 2), ("stage3", 1)):
+        side = maps[name].shape[-1] // grid
+        cells = [
+            maps[name][:, :, i * side : (i + 1) * side, j * side : (j + 1) * side].mean((2, 3))
+            for i in range(grid)
+            for j in range(grid)
+        ]
+        expected = torch.stack(cells, 2).flatten(1).detach()
+        torch.testing.assert_close(found[name].features, expected)
+        assert found[name].labels.tolist() == list(range(5))
+    features = extract(backbone, data, view).features
+    torch.testing.assert_close(found["stage3"].features, features)
+
+
+def test_evaluate_layers_scores_each(few_test_images):
+    results = evaluate_layers(ResNet9(4), EvaluationView(32), "shapes", ["knn"], limit=300)
+    assert [r["layer"] for r in results] == ["stem", "stage1", "stage2", "stage3"]
+    whole = evaluate(ResNet9(4), EvaluationView(32), "shapes", ["knn"], limit=300)
+    assert whole.keys() == results[0].keys() - {"layer", "layers"}
+    assert all(10 < r["protocols"]["knn"]["accuracy"] < 60 for r in results)
+    with pytest.raises(ValueError, match="ResNet9 has no layer 'layer4'; choose from stem, stage1"):
+        evaluate_layers(ResNet9(4), EvaluationView(32), "shapes", layers=["stem", "layer4"])
 
 
 def test_extract_refuses_nan():
