@@ -6,6 +6,7 @@ from sslkit.views.evaluation import EvaluationView
 from sslkit.views.mixing import CutMix, Mixed, MixUp
 from sslkit.views.multicrop import DINOViews, SwAVViews
 from sslkit.views.noise import GaussianNoise, inject_noise, smooth_targets
+from sslkit.views.rotation import RotationView
 from sslkit.views.simclr import (
     AugmentedViews,
     BarlowTwinsViews,
@@ -38,6 +39,7 @@ __all__ = [
     "MoCoV2Views",
     "RandAugmentView",
     "RandomResizedCropFlip",
+    "RotationView",
     "SimCLRViews",
     "Solarize",
     "SupervisedView",
