@@ -66,6 +66,31 @@ def command(args: argparse.Namespace) -> str:
 
 def measure(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One seed: its training time and its scores, in percent."""
+    folder, kept = pretrained(args, seed)
+    limit = ["--limit", str(args.limit)] if args.limit else []
+    sslkit("evaluate", str(folder), "random", "--data", *args.data, *limit)
+    scores: dict[str, Any] = {"trained": {}, "random": {}}
+    training_images = {}
+    for data in args.data:
+        stem = f"{data}-limit{args.limit}" if args.limit else data
+        for suffix in ("", "-random"):
+            result = json.loads((folder / "evaluation" / f"{stem}{suffix}.json").read_text())
+            protocols = result["protocols"].items()
+            scores[result["weights"]][data] = {name: value["accuracy"] for name, value in protocols}
+            training_images[data] = result["n_train"]
+    return {
+        "folder": str(folder),
+        "provenance": {k: v for k, v in kept["began"].items() if k != "options"},
+        "seed": seed,
+        "pretraining_seconds": round(kept["seconds"]),
+        "images_per_second": round(throughput(folder)),
+        "training_images_of_the_scores": training_images,
+        "accuracy": scores,
+    }
+
+
+def pretrained(args: argparse.Namespace, seed: int) -> tuple[Path, dict[str, Any]]:
+    """The run folder of one seed, trained or trained on, and how it began and how long it took."""
     folder = args.out / f"{args.config}-seed{seed}"
     began = {"options": args.options, **provenance("")}
     notes = folder.with_name(f"{folder.name}.measure.json")
@@ -93,26 +118,7 @@ def measure(args: argparse.Namespace, seed: int) -> dict[str, Any]:
         finally:
             kept["seconds"] += time.perf_counter() - started
             notes.write_text(json.dumps(kept))
-    limit = ["--limit", str(args.limit)] if args.limit else []
-    sslkit("evaluate", str(folder), "random", "--data", *args.data, *limit)
-    scores: dict[str, Any] = {"trained": {}, "random": {}}
-    training_images = {}
-    for data in args.data:
-        stem = f"{data}-limit{args.limit}" if args.limit else data
-        for suffix in ("", "-random"):
-            result = json.loads((folder / "evaluation" / f"{stem}{suffix}.json").read_text())
-            protocols = result["protocols"].items()
-            scores[result["weights"]][data] = {name: value["accuracy"] for name, value in protocols}
-            training_images[data] = result["n_train"]
-    return {
-        "folder": str(folder),
-        "provenance": {k: v for k, v in kept["began"].items() if k != "options"},
-        "seed": seed,
-        "pretraining_seconds": round(kept["seconds"]),
-        "images_per_second": round(throughput(folder)),
-        "training_images_of_the_scores": training_images,
-        "accuracy": scores,
-    }
+    return folder, kept
 
 
 def sslkit(*command: str) -> None:

@@ -43,6 +43,8 @@ def rewritten() -> dict[Path, str]:
         text = between("views", views_speed(records["views"]), text)
     if {"jitter", "views_downstream"} <= records.keys():
         text = between("jitter", fidelity(records["jitter"], records["views_downstream"]), text)
+    if "methods" in records:
+        text = between("methods", by_method(records["methods"]), text)
     texts = {readme: text}
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         said = expected(runs[path.stem]) if path.stem in runs else "not measured yet"
@@ -165,6 +167,49 @@ def fidelity(jitter: dict[str, Any], downstream: dict[str, Any]) -> str:
     return "\n\n".join([tables[0], notes[0], tables[1], notes[1]])
 
 
+def by_method(record: dict[str, Any]) -> str:
+    """What `eval/methods.py` found: a row a method; then linear accuracy, a column a layer.
+
+    The best layer is the one with the best linear accuracy on held-out training images.
+    """
+    order = ("rotation", "relative position", "jigsaw", "colorization", "InstDisc", "MoCo")
+    order = [name for name in (*order, "SimCLR", "supervised") if name in record["methods"]]
+    rows = {name: (record["methods"][name], "trained") for name in order}
+    for name, title in (("SimCLR", "random"), ("colorization", "random, grey images")):
+        if name in rows:  # of which there is one, whatever the seed
+            rows = {title: (record["methods"][name][:1], "random"), **rows}
+    layers = list(record["methods"][order[0]][0]["accuracy"]["trained"])
+    titles = ["kNN", "linear", "kNN, best layer", "linear, best layer", "minutes"]
+    summary, table = (
+        [["", *titles], ["---"] * 6],
+        [["linear", *layers], ["---"] * (1 + len(layers))],
+    )
+    for name, (runs, kind) in rows.items():
+        found = [run["accuracy"][kind] for run in runs]
+        best = [max(scores.values(), key=lambda layer: layer["validation"]) for scores in found]
+        last = [scores[layers[-1]] for scores in found]
+        columns = [[x[key] for x in group] for group in (last, best) for key in ("knn", "linear")]
+        minutes = statistics.mean(run["pretraining_seconds"] for run in runs) / 60
+        took = f"{minutes:.1f}" if kind == "trained" else ""
+        summary.append([name, *map(mean_and_deviation, columns), took])
+        by_layer = [[scores[layer]["linear"] for scores in found] for layer in layers]
+        table.append([name, *map(mean_and_deviation, by_layer)])
+    parts = ["\n".join("| " + " | ".join(row) + " |" for row in t) for t in (summary, table)]
+    budget, first = record["budget"], record["methods"][order[0]]
+    note = (
+        f"{budget['data']}, {len(first)} seed{'s' * (len(first) > 1)}, {budget['epochs']} epochs "
+        f"of {budget['training images']:,} images on {first[0]['hardware']}: "
+        f"`{record['command']}`."
+    )
+    return "\n\n".join([*parts, note])
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """In percent, the deviation where there are several."""
+    mean = f"{statistics.mean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
 def expected(record: dict[str, Any]) -> str:
     """One line for a config's header."""
     parts = []
@@ -177,9 +222,7 @@ def expected(record: dict[str, Any]) -> str:
 
 def spread(record: dict[str, Any], kind: str, data: str, protocol: str) -> str:
     """The mean over the seeds, and the deviation where there are several."""
-    values = [run["accuracy"][kind][data][protocol] for run in record["runs"]]
-    mean = f"{statistics.mean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    return mean_and_deviation([run["accuracy"][kind][data][protocol] for run in record["runs"]])
 
 
 def conditions(record: dict[str, Any]) -> str:
