@@ -93,6 +93,49 @@ class SimCLRViews(AugmentedViews):
         super().__init__(recipe, recipe, size=size, normalize=normalize)
 
 
+_INSTDISC: dict[str, Any] = {
+    "scale": (0.2, 1.0),
+    "jitter": (0.4, 0.4, 0.4, 0.4),
+    "jitter_p": 1.0,
+    "grayscale": 0.2,
+}
+
+
+class InstDiscView(AugmentedViews):
+    """The view of instance discrimination (Wu et al. 2018, arXiv:1805.01978, and its code).
+
+    One view: a crop of 0.2 to 1 of the area, flip, colour jitter of 0.4 in all four factors,
+    always, and grayscale (20 %).
+
+    Args:
+        size: pixels of a side of the view.
+        normalize: see :class:`View`.
+
+    >>> import torch
+    >>> [tuple(view.shape) for view in InstDiscView(32)(torch.rand(2, 3, 40, 40))]
+    [(2, 3, 32, 32)]
+    """
+
+    def __init__(self, size: int = 224, *, normalize: str | Statistics | None = "imagenet") -> None:
+        super().__init__(_INSTDISC, size=size, normalize=normalize)
+
+
+class MoCoV1Views(AugmentedViews):
+    """The two views of MoCo (He et al. 2020, arXiv:1911.05722), drawn as :class:`InstDiscView`.
+
+    Args:
+        size: pixels of a side of the views.
+        normalize: see :class:`View`.
+
+    >>> import torch
+    >>> len(MoCoV1Views(32)(torch.rand(2, 3, 40, 40)))
+    2
+    """
+
+    def __init__(self, size: int = 224, *, normalize: str | Statistics | None = "imagenet") -> None:
+        super().__init__(_INSTDISC, _INSTDISC, size=size, normalize=normalize)
+
+
 class MoCoV2Views(AugmentedViews):
     """The two views of MoCo v2 (Chen et al. 2020, arXiv:2003.04297, and its code).
 

@@ -27,7 +27,7 @@ def test_objective_is_the_mean_cross_entropy_of_all_views():
 def test_labels_are_looked_at_before_the_first_step():
     shapes = load("shapes", "train", limit=8)
     model().prepare(shapes, 4)
-    with pytest.raises(ValueError, match="model.classes is 7, but the data has 10"):
+    with pytest.raises(ValueError, match=r"model\.classes is 7, but the data has 10"):
         model(classes=7).prepare(shapes, 4)
     with pytest.raises(ValueError, match="needs labels, and the data has none"):
         model().prepare(ArrayDataset(shapes.images), 4)

@@ -12,6 +12,8 @@ from sslkit.views import (
     BYOLViews,
     DINOViews,
     EvaluationView,
+    InstDiscView,
+    MoCoV1Views,
     MoCoV2Views,
     RandAugmentView,
     SimCLRViews,
@@ -23,6 +25,8 @@ MULTI = {"local_size": 12, "local_views": 2}
 PRESETS = {
     "SimCLR": lambda **k: SimCLRViews(20, **k),
     "SimCLR, CIFAR": lambda **k: SimCLRViews(20, jitter=0.5, blur=False, **k),
+    "InstDisc": lambda **k: InstDiscView(20, **k),
+    "MoCo v1": lambda **k: MoCoV1Views(20, **k),
     "MoCo v2": lambda **k: MoCoV2Views(20, **k),
     "BYOL": lambda **k: BYOLViews(20, **k),
     "Barlow Twins": lambda **k: BarlowTwinsViews(20, **k),
@@ -135,6 +139,7 @@ def recipe(augment):
 
 
 MOCO = {"scale": (0.2, 1), "jitter": (0.4, 0.4, 0.4, 0.1), "blur": 0.5, "resample": "bilinear"}
+INSTDISC = {**MOCO, "jitter": (0.4,) * 4, "p": 1.0, "blur": 0}
 BYOL = {"scale": (0.08, 1), "jitter": (0.4, 0.4, 0.2, 0.1), "resample": "bicubic"}
 SIMCLR = {"scale": (0.08, 1), "jitter": (0.8, 0.8, 0.8, 0.2), "blur": 0.5, "resample": "bilinear"}
 DINO = {**BYOL, "scale": (0.4, 1)}
@@ -145,6 +150,8 @@ PAPERS = [
         [{**SIMCLR, "jitter": (0.4, 0.4, 0.4, 0.1), "blur": 0}] * 2,
         None,
     ),
+    (InstDiscView(224), [INSTDISC], None),
+    (MoCoV1Views(224), [INSTDISC] * 2, None),
     (MoCoV2Views(224), [MOCO] * 2, 23),
     *(
         (view, [{**BYOL, "blur": 1, "solarize": 0}, {**BYOL, "blur": 0.1, "solarize": 0.2}], 23)
@@ -175,7 +182,7 @@ def test_parameters_are_the_papers(view, paper, kernel):
         size = expected.get("size", view.size)
         assert augment.size == size
         shared = {"flip": 0.5, "grayscale": 0.2, "p": 0.8}
-        for name, value in ({**expected, **shared}).items():
+        for name, value in ({**shared, **expected}).items():
             if name != "size":
                 assert found[name] == (value if name == "resample" else pytest.approx(value))
         if found["blur"]:

@@ -1,0 +1,129 @@
+"""Instance discrimination (Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric
+Instance Discrimination", arXiv:1805.01978)."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from sslkit.backbones import Backbone
+from sslkit.distributed import all_gather
+from sslkit.losses import nce
+from sslkit.methods.base import Batch, Method
+from sslkit.training import Optimizer
+from sslkit.views import View
+
+
+class InstanceDiscrimination(Method):
+    """Every image is a class of its own, and a memory bank of all images' projections classifies.
+
+    The bank has an entry an image, made when training begins: random unit vectors at first, then
+    a running mean of the image's own projections, written after the loss is taken.
+
+    Args:
+        backbone: the network that is kept.
+        view: one view an image, such as ``InstDiscView``.
+        optimizer: the optimiser and its schedule.
+        temperature: of the softmax over the bank, above 0.
+        projection_dim: width of the projections.
+        negatives: None for the softmax over the whole bank; a number for noise-contrastive
+            estimation with so many entries drawn for each image (the paper has 4096).
+        momentum: of an entry of the bank, in [0, 1); 0 replaces it, as the paper's text does.
+        proximal: weight, at least 0, of the squared distance to the image's entry in the bank.
+
+    Raises:
+        ValueError: a value outside its range; when training begins, a bank of another length
+            than the data.
+    """
+
+    n_views = 1
+    bank: Tensor | None
+    log_z: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        view: View,
+        optimizer: Optimizer | None = None,
+        *,
+        temperature: float = 0.07,
+        projection_dim: int = 128,
+        negatives: int | None = None,
+        momentum: float = 0.5,
+        proximal: float = 0.0,
+    ) -> None:
+        super().__init__(backbone, view, optimizer)
+        if not 0 < temperature < math.inf or not 0 <= momentum < 1 or not 0 <= proximal < math.inf:
+            raise ValueError(
+                "InstanceDiscrimination takes temperature above 0, momentum in [0, 1) and proximal "
+                f"of 0 or more, not {temperature}, {momentum} and {proximal}"
+            )
+        if projection_dim < 1 or (negatives is not None and negatives < 1):
+            raise ValueError(
+                "projection_dim and negatives must be at least 1, not "
+                f"{projection_dim} and {negatives}"
+            )
+        self.temperature, self.negatives = temperature, negatives
+        self.momentum, self.proximal = momentum, proximal
+        self.projector = nn.Linear(backbone.feature_dim, projection_dim)
+        self.register_buffer("bank", None)
+        self.register_buffer("log_z", torch.tensor(math.inf))  # until the first batch says it
+
+    def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
+        super().prepare(dataset, batch_size, world_size)
+        length = len(dataset)  # type: ignore[arg-type]
+        if self.bank is None:
+            generator = torch.Generator().manual_seed(0)
+            shape = length, self.projector.out_features
+            self.bank = F.normalize(torch.randn(shape, generator=generator)).to(self.device)
+        self._check_length(len(self.bank), length)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.bank is not None:
+            self._check_length(len(checkpoint["state_dict"]["bank"]), len(self.bank))
+
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        (view,), index = batch.views, batch.index
+        assert self.bank is not None, "prepare makes the bank"
+        projections = F.normalize(self.projector(self.backbone(view)).float())
+        bank = self.bank.float()
+        if self.negatives is None:
+            loss = F.cross_entropy(projections @ bank.T / self.temperature, index)
+        else:
+            loss = self._estimated(projections, bank, index)
+        losses = {"loss": loss}
+        if self.proximal:
+            distance = (projections - bank[index]).square().sum(1).mean()
+            losses = {"loss": loss + self.proximal * distance, "proximal": distance}
+        self._remember(projections.detach(), index)
+        return losses
+
+    def _estimated(self, projections: Tensor, bank: Tensor, index: Tensor) -> Tensor:
+        """Noise-contrastive estimation; the first batch says the normalising constant."""
+        noise = torch.randint(len(bank), (len(index), self.negatives)).to(index.device)
+        positive = (projections * bank[index]).sum(1) / self.temperature
+        negatives = torch.einsum("nd,nmd->nm", projections, bank[noise]) / self.temperature
+        with torch.no_grad():
+            first = negatives.logsumexp((0, 1)) - math.log(negatives.numel() / len(bank))
+            self.log_z.copy_(torch.where(self.log_z.isinf(), first, self.log_z))
+        return nce(positive - self.log_z, negatives - self.log_z, classes=len(bank))
+
+    @torch.no_grad()
+    def _remember(self, projections: Tensor, index: Tensor) -> None:
+        """Move the entries of the images of all processes towards their projections."""
+        assert self.bank is not None
+        projections, index = all_gather(projections), all_gather(index)
+        moved = self.bank[index].float().lerp(projections, 1 - self.momentum)
+        self.bank = self.bank.index_copy(0, index, F.normalize(moved).to(self.bank.dtype))
+
+    @staticmethod
+    def _check_length(bank: int, images: int) -> None:
+        if bank != images:
+            raise ValueError(
+                f"the memory bank has {bank:,} entries, but the data has {images:,} images: "
+                "go on with the data that the run began with, or begin anew"
+            )

@@ -1,0 +1,122 @@
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sslkit.backbones import ResNet9
+from sslkit.data import load
+from sslkit.methods import Batch, InstanceDiscrimination
+from sslkit.training import Optimizer
+from sslkit.views import InstDiscView
+
+
+def model(images=10, **options):
+    torch.manual_seed(0)
+    view = InstDiscView(16, normalize="half")
+    optimizer = Optimizer(name="sgd", lr=0.1, warmup_epochs=0)
+    made = InstanceDiscrimination(ResNet9(2), view, optimizer, projection_dim=5, **options)
+    if images:
+        made.prepare(load("shapes", "train", limit=images), 4)
+    return made
+
+
+def batch(index=(3, 0, 7, 5)):
+    views = torch.randn(len(index), 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    return Batch((views,), None, None, torch.tensor(index))
+
+
+def rows(method, given):
+    return F.normalize(copy.deepcopy(method).projector(method.backbone(given.views[0]))).detach()
+
+
+def test_softmax_over_the_bank_as_it_was():
+    method, given = model(), batch()
+    bank, z = method.bank.clone().double(), rows(copy.deepcopy(method), given).double()
+    loss = method.objective(given)["loss"].item()
+    total = 0.0
+    for row, own in zip(z, given.index, strict=True):
+        scores = [math.exp(float(row @ entry) / 0.07) for entry in bank]
+        total -= math.log(scores[own] / sum(scores))
+    assert loss == pytest.approx(total / 4, rel=1e-4)
+
+
+def test_entries_move_towards_their_projections_after_the_loss():
+    method, given = model(momentum=0.25), batch()
+    bank, z = method.bank.clone(), rows(copy.deepcopy(method), given)
+    method.objective(given)
+    expected = bank.clone()
+    for row, own in zip(z, given.index, strict=True):
+        expected[own] = F.normalize(0.25 * bank[own] + 0.75 * row, dim=0)
+    torch.testing.assert_close(method.bank, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(method.bank[1], bank[1])
+
+
+def test_the_proximal_term_is_the_distance_to_the_bank():
+    given = batch()
+    plain, drawn = model(), model(proximal=3.0)
+    z = rows(copy.deepcopy(drawn), given)
+    distance = (z - drawn.bank[given.index]).square().sum(1).mean().item()
+    found = drawn.objective(given)
+    assert found["proximal"].item() == pytest.approx(distance, rel=1e-4)
+    alone = plain.objective(given)["loss"].item()
+    assert found["loss"].item() == pytest.approx(alone + 3 * distance, rel=1e-4)
+
+
+def test_nce_estimates_the_constant_once_and_trains():
+    method, given = model(negatives=2000), batch()
+    bank, z = method.bank.double(), rows(copy.deepcopy(method), given).double()
+    exact = (z @ bank.T / 0.07).exp().sum(1).mean().log().item()
+    loss = method.objective(given)["loss"]
+    assert method.log_z.item() == pytest.approx(exact, abs=0.15)
+    kept = method.log_z.clone()
+    loss.backward()
+    assert method.projector.weight.grad.isfinite().all()
+    method.objective(batch((1, 2, 4, 6)))
+    assert torch.equal(method.log_z, kept)
+
+
+def test_nce_is_the_loop_over_what_was_drawn():
+    method, given = model(negatives=6), batch()
+    bank, z = method.bank.double(), rows(copy.deepcopy(method), given).double()
+    torch.manual_seed(9)
+    loss = method.objective(given)["loss"].item()
+    torch.manual_seed(9)
+    noise = torch.randint(10, (4, 6))
+    constant, total = method.log_z.double().exp(), 0.0
+    for row, own, drawn in zip(z, given.index, noise, strict=True):
+        p = (row @ bank[own] / 0.07).exp() / constant
+        total -= torch.log(p / (p + 6 / 10))
+        for other in drawn:
+            p = (row @ bank[other] / 0.07).exp() / constant
+            total -= torch.log(1 - p / (p + 6 / 10))
+    assert loss == pytest.approx(total.item() / 4, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("negatives", [None, 20])
+def test_the_bank_resumes_exactly(resumed_like_new, negatives):
+    whole, _ = resumed_like_new(lambda: model(images=0, negatives=negatives))
+    assert whole.bank.shape == (64, 5)
+
+
+def test_a_bank_of_another_length_is_refused():
+    method = model(images=10)
+    bank = method.bank
+    method.prepare(load("shapes", "train", limit=10), 4)
+    assert method.bank is bank
+    with pytest.raises(ValueError, match="bank has 10 entries, but the data has 12 images"):
+        method.prepare(load("shapes", "train", limit=12), 4)
+    checkpoint = {"sslkit": {"seed": 0}, "state_dict": {"bank": torch.zeros(12, 5)}}
+    with pytest.raises(ValueError, match="bank has 12 entries, but the data has 10 images"):
+        method.on_load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": 0.0}, {"momentum": 1.0}, {"proximal": -1.0}, {"negatives": 0}],
+)
+def test_bad_options(options):
+    with pytest.raises(ValueError, match="not "):
+        model(images=0, **options)
