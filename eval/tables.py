@@ -175,7 +175,7 @@ def by_method(record: dict[str, Any]) -> str:
     order = ("rotation", "relative position", "jigsaw", "colorization", "InstDisc", "MoCo")
     order = [name for name in (*order, "SimCLR", "supervised") if name in record["methods"]]
     rows = {name: (record["methods"][name], "trained") for name in order}
-    for name, title in (("SimCLR", "random"), ("colorization", "random, grey images")):
+    for name, title in (("colorization", "random, grey images"), ("SimCLR", "random")):
         if name in rows:  # of which there is one, whatever the seed
             rows = {title: (record["methods"][name][:1], "random"), **rows}
     layers = list(record["methods"][order[0]][0]["accuracy"]["trained"])
@@ -195,11 +195,13 @@ def by_method(record: dict[str, Any]) -> str:
         by_layer = [[scores[layer]["linear"] for scores in found] for layer in layers]
         table.append([name, *map(mean_and_deviation, by_layer)])
     parts = ["\n".join("| " + " | ".join(row) + " |" for row in t) for t in (summary, table)]
-    budget, first = record["budget"], record["methods"][order[0]]
+    budget, hardware = record["budget"], record["methods"][order[0]][0]["hardware"]
+    counts = {name: len(record["methods"][name]) for name in order}
+    seeds = ", ".join(f"{name} {count}" for name, count in counts.items())
+    seeds = seeds if len(set(counts.values())) > 1 else str(counts[order[0]])
     note = (
-        f"{budget['data']}, {len(first)} seed{'s' * (len(first) > 1)}, {budget['epochs']} epochs "
-        f"of {budget['training images']:,} images on {first[0]['hardware']}: "
-        f"`{record['command']}`."
+        f"{budget['data']}, {budget['epochs']} epochs of {budget['training images']:,} images on "
+        f"{hardware}; seeds: {seeds}; `{record['command']}`."
     )
     return "\n\n".join([*parts, note])
 

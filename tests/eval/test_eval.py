@@ -42,6 +42,50 @@ def test_tables_by_hand():
         tables["between"]("y", "new", "nothing")
 
 
+def test_the_best_layer_is_the_best_on_validation():
+    tables = runpy.run_path(str(EVAL / "tables.py"))
+
+    def run(last, validation):
+        scores = {"knn": 30.0, "linear": 40.0, "validation": validation}
+        layers = {"a": scores, "b": {"knn": 50.0, "linear": last, "validation": 45.0}}
+        accuracy = {"trained": layers, "random": {"a": scores, "b": scores}}
+        return {"accuracy": accuracy, "pretraining_seconds": 90, "hardware": "a CPU"}
+
+    methods = {"SimCLR": [run(60.0, 44.0), run(62.0, 46.0)], "colorization": [run(50.0, 0.0)]}
+    budget = {"data": "cifar10", "training images": 20000, "epochs": 3}
+    record = {"command": "python x", "budget": budget, "methods": methods}
+    lines = tables["by_method"](record).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:6]] == [
+        *("| random", "| random, grey images", "| colorization", "| SimCLR")
+    ]
+    # b is the better layer of the first run, a of the second, by what was held out.
+    assert lines[5] == ("| SimCLR | 50.0 ± 0.0 | 61.0 ± 1.4 | 40.0 ± 14.1 | 50.0 ± 14.1 | 1.5 |")
+    assert "| SimCLR | 40.0 ± 0.0 | 61.0 ± 1.4 |" in lines
+    assert lines[-1] == (
+        "cifar10, 3 epochs of 20,000 images on a CPU; seeds: colorization 1, SimCLR 2; `python x`."
+    )
+
+
+@pytest.mark.slow
+def test_methods_leave_a_record_and_add_to_it(tmp_path):
+    argv = ["--data", "shapes", "--images", 256, "--epochs", 1, "--limit", 300]
+    argv += ["--out", tmp_path / "runs", "--results", tmp_path]
+    small = ["--", "--model.backbone.width", 2, "--trainer.log_every_n_steps", 1]
+    for name in ("rotation", "colorization"):
+        done = run("methods.py", "--methods", name, *argv, *small)
+        assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "methods.json").read_text())
+    assert record["command"] == "python eval/methods.py --seeds 0 --epochs 1 --images 256"
+    assert list(record["methods"]) == ["rotation", "colorization"]
+    for name, weights in (("rotation", {"trained"}), ("colorization", {"trained", "random"})):
+        (found,) = record["methods"][name]
+        assert (found["seed"], found["accuracy"].keys()) == (0, weights)
+        assert list(found["accuracy"]["trained"]) == ["stem", "stage1", "stage2", "stage3"]
+        assert found["commit"]
+    other = run("methods.py", *argv, "--epochs", 2, *small)
+    assert "is of another budget" in other.stderr
+
+
 def test_measure_leaves_a_record(tmp_path):
     argv = ["simclr_shapes", "--data", "shapes", "--limit", 300, "--out", tmp_path / "runs"]
     argv += ["--results", tmp_path, "--", "--model.backbone.width", 2, "--data.limit", 512]
