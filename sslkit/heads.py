@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Projector(nn.Sequential):
@@ -35,3 +35,49 @@ class Projector(nn.Sequential):
         for before, after in pairwise(widths):
             modules += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU()]
         super().__init__(*modules[:-1])
+
+
+class LateFusion(nn.Module):
+    """A classifier of parts that are seen one by one (Noroozi and Favaro 2016, arXiv:1603.09246).
+
+    (N, parts, in_dim) to logits (N, classes): a linear layer that the parts share (fc6) with a
+    ReLU, then, on all parts side by side, another (fc7) with a ReLU, then a linear classifier.
+    The two patches of Doersch et al. (2015, arXiv:1505.05192) are fused likewise.
+
+    Args:
+        in_dim: the backbone's ``feature_dim``.
+        hidden_dim: width of the shared layer.
+        parts: parts of an example.
+        classes: number of classes.
+        fused_dim: width of the layer on all parts; None for ``hidden_dim``.
+
+    Raises:
+        ValueError: a size below 1.
+
+    >>> import torch
+    >>> LateFusion(64, 32, parts=9, classes=100)(torch.randn(4, 9, 64)).shape
+    torch.Size([4, 100])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden_dim: int,
+        parts: int,
+        classes: int,
+        fused_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        fused_dim = hidden_dim if fused_dim is None else fused_dim
+        if min(in_dim, hidden_dim, parts, classes, fused_dim) < 1:
+            raise ValueError(
+                "the sizes of a late fusion must be at least 1, not "
+                f"{in_dim=}, {hidden_dim=}, {parts=}, {classes=}, {fused_dim=}"
+            )
+        self.shared = nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU())
+        self.fused = nn.Sequential(
+            nn.Linear(parts * hidden_dim, fused_dim), nn.ReLU(), nn.Linear(fused_dim, classes)
+        )
+
+    def forward(self, parts: Tensor) -> Tensor:
+        return self.fused(self.shared(parts).flatten(1))
