@@ -67,7 +67,8 @@ def score(
         Path(out).mkdir(parents=True, exist_ok=True)
     results = []
     for target, backbone, card, folder, title in loaded:
-        view = EvaluationView(card["size"], card["normalize"])
+        grayscale = card.get("grayscale", False)
+        view = EvaluationView(card["size"], card["normalize"], grayscale=grayscale)
         backbone.to(device)
         of_target = []
         about = {

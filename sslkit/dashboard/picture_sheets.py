@@ -1,7 +1,9 @@
-"""The callback that draws a run's pictures: its views at the start, its neighbours as it learns."""
+"""The callback that draws a run's pictures: its views at the start, what it knows as it learns."""
 
 import io
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,18 @@ logger = logging.getLogger("sslkit")
 
 
 class PictureSheets(pl.Callback):
-    """Save ``pictures/views.png`` and ``pictures/neighbours.png``, and show them in wandb.
+    """Save ``pictures/views.png``, ``pictures/neighbours.png`` and those of the method's own.
 
     The views are drawn when the fit starts, from ``images`` training images through the module's
-    own ``view``. The neighbours are drawn every ``every_n_epochs`` epochs and at the end: the
-    nearest by the cosine of the backbone's features among ``pool`` training images that stay the
-    same. Training is as it would be without: random states, every module's mode and BatchNorm
-    statistics are the same before and after. Only rank zero draws.
+    own ``view``. The others are drawn every ``every_n_epochs`` epochs and at the end: the
+    neighbours, the nearest by the cosine of the backbone's features among ``pool`` training images
+    that stay the same, and what the module's ``pictures`` makes of the first ``images`` of these.
+    All are shown in wandb. Training is as it would be without: random states, every module's mode
+    and BatchNorm statistics are the same before and after. Only rank zero draws.
 
     Args:
         run_dir: the run folder.
-        every_n_epochs: 0 draws neighbours at the end only.
+        every_n_epochs: 0 draws them at the end only.
         images: rows of a sheet.
         neighbours: nearest neighbours a row.
         pool: training images that are searched.
@@ -85,21 +88,37 @@ class PictureSheets(pl.Callback):
         self._save(trainer, "views", sheet)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the neighbours if it is their epoch."""
+        """Draw the neighbours and the method's own if it is their epoch."""
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self._neighbours(trainer, pl_module)
+            self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the neighbours of the finished backbone."""
+        """Draw them of the finished method."""
+        self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        done = self._drawn_at == trainer.global_step  # by the last epoch's end
+        if not trainer.is_global_zero or trainer.fast_dev_run or done:
+            return
+        self._drawn_at = trainer.global_step
+        self._own(trainer, pl_module)
         self._neighbours(trainer, pl_module)
+
+    def _own(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        dataset = trainer.datamodule.dataset
+        images, _ = gather(dataset, sample(len(dataset), self.images))
+        with isolate_rng(), torch.no_grad(), _evaluating(pl_module):
+            made = pl_module.pictures(images.to(pl_module.device))
+        for name, columns in made.items():
+            first, *others = columns.values()
+            sheet = views_sheet(first, others, rows=len(images), titles=[*columns])
+            self._save(trainer, name, sheet)
 
     def _neighbours(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         dataset = trainer.datamodule.dataset
         order = sample(len(dataset), self.pool)
-        done = self._drawn_at == trainer.global_step  # by the last epoch's end
-        if not trainer.is_global_zero or trainer.fast_dev_run or len(order) < 2 or done:
+        if len(order) < 2:
             return
-        self._drawn_at = trainer.global_step
         features = extract(
             pl_module.backbone,
             Subset(dataset, order.tolist()),
@@ -123,6 +142,18 @@ class PictureSheets(pl.Callback):
         for board in trainer.loggers:
             if isinstance(board, WandbLogger):
                 board.log_image(f"pictures/{name}", [sheet], step=trainer.global_step)
+
+
+@contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """All of a module in evaluation mode, then each part of it in the mode that it had."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def sheet_of(view: View, images: Tensor, made: Any) -> Image.Image:

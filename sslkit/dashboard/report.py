@@ -28,6 +28,8 @@ CAPTIONS = {
     "views": "Training images, and the views that the method compares.",
     "neighbours": "Nearest images by the cosine of the features. Whole green frame: the query's "
     "class; broken red frame: another; grey: no label.",
+    "colours": "Training images: the lightness that the method sees, the colours that it predicts "
+    "for it, the true ones.",
 }
 # What a plot's colours turn into in dark mode.
 DARK = {INK: "#e8e8ee", GRID: "#3a3a44", COLOURS[0]: "#56b4e9", COLOURS[5]: "#8fa8ff"}

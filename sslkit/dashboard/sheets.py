@@ -28,6 +28,7 @@ def views_sheet(
     rows: int = 8,
     captions: Sequence[Sequence[str]] = (),
     targets: Tensor | None = None,
+    titles: Sequence[str] = (),
 ) -> Image.Image:
     """Draw images beside their views, a row an image, each view above the lines of its caption.
 
@@ -37,17 +38,18 @@ def views_sheet(
     Rows are laid out in blocks side by side while they stay narrow enough.
 
     Args:
-        images: (N, C, H, W), uint8, C 1 or 3.
+        images: (N, C, H, W), uint8 or float in [0, 1], C 1 or 3.
         views: batches as above, float in [0, 1] (denormalised); values outside are clipped.
         rows: images shown at most.
         captions: none, or for each batch of views a text for each of them; N texts for k N views
             are each image's.
         targets: what a pretext task predicts, (M, ...): written under the last batch of M views,
             or under the images where they alone are M.
+        titles: of the columns; none for "original", "view 0", "view 1" and so on.
 
     Raises:
         ValueError: if the batch is empty, a batch is no multiple of it or holds no pictures,
-            captions or targets do not fit the views, or rows are below 1.
+            captions, targets or titles do not fit the views, or rows are below 1.
 
     >>> import torch
     >>> images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
@@ -57,6 +59,10 @@ def views_sheet(
     if rows < 1:
         raise ValueError(f"rows must be at least 1, not {rows}")
     columns = _columns(images, views, _texts(images, views, captions, targets), rows)
+    if titles:
+        if len(titles) != len(columns):
+            raise ValueError(f"{len(columns)} columns cannot have {len(titles)} titles")
+        columns = [c._replace(title=title) for c, title in zip(columns, titles, strict=True)]
     shown = len(columns[0].pictures)
     widths = [column.width() for column in columns]
     block_width = sum(widths) + (len(widths) - 1) * GAP

@@ -47,18 +47,20 @@ class Method(pl.LightningModule, ABC):
     Attributes:
         min_batch_size: images a batch that the objective needs.
         n_views: batches of views that the objective takes; None for any number.
+        grayscale: whether the backbone is shown lightness alone, when it is evaluated too.
         config: the run's configuration as plain data; it is kept in checkpoints.
     """
 
     min_batch_size = 1
     n_views: int | None = None
+    grayscale = False
 
     def __init__(self, backbone: Backbone, view: View, optimizer: Optimizer | None = None) -> None:
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.view = view
         self.optimizer = optimizer or Optimizer()
-        self.eval_view = EvaluationView(view.size, view.normalize)
+        self.eval_view = EvaluationView(view.size, view.normalize, grayscale=self.grayscale)
         self.seed: int | None = None
         self.config: dict[str, Any] = {}
 
@@ -108,12 +110,24 @@ class Method(pl.LightningModule, ABC):
 
     def card(self) -> dict[str, Any]:
         """What identifies the backbone when it is loaded elsewhere, as plain data."""
-        return {
+        card = {
             "backbone": describe(self.backbone),
             "size": self.view.size,
             "normalize": self.view.normalize,
             "method": type(self).__name__,
         }
+        return {**card, "grayscale": True} if self.grayscale else card
+
+    def pictures(self, images: Tensor) -> dict[str, dict[str, Tensor]]:
+        """What the method can show of itself: pictures by name, their columns by title.
+
+        Args:
+            images: uint8 (N, C, H, W), on the method's device; all modules are in evaluation mode.
+
+        Returns:
+            Columns of N pictures each, (N, 1 or 3, h, w), uint8 or float in [0, 1].
+        """
+        return {}
 
     def on_fit_start(self) -> None:
         if self.seed is None:

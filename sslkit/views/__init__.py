@@ -2,15 +2,20 @@
 
 from sslkit.views.augment import Augment
 from sslkit.views.base import NORMALIZATIONS, Targeted, View
+from sslkit.views.colorization import ColorizationView
 from sslkit.views.evaluation import EvaluationView
+from sslkit.views.jigsaw import JigsawView
 from sslkit.views.mixing import CutMix, Mixed, MixUp
 from sslkit.views.multicrop import DINOViews, SwAVViews
 from sslkit.views.noise import GaussianNoise, inject_noise, smooth_targets
+from sslkit.views.relative_position import RelativePositionView
 from sslkit.views.rotation import RotationView
 from sslkit.views.simclr import (
     AugmentedViews,
     BarlowTwinsViews,
     BYOLViews,
+    InstDiscView,
+    MoCoV1Views,
     MoCoV2Views,
     SimCLRViews,
 )
@@ -29,16 +34,21 @@ __all__ = [
     "BYOLViews",
     "BarlowTwinsViews",
     "ColorJitterGrayscale",
+    "ColorizationView",
     "CutMix",
     "DINOViews",
     "EvaluationView",
     "GaussianBlur",
     "GaussianNoise",
+    "InstDiscView",
+    "JigsawView",
     "MixUp",
     "Mixed",
+    "MoCoV1Views",
     "MoCoV2Views",
     "RandAugmentView",
     "RandomResizedCropFlip",
+    "RelativePositionView",
     "RotationView",
     "SimCLRViews",
     "Solarize",

@@ -73,6 +73,14 @@ class Fake(pl.LightningModule):
     def eval_view(self, images):
         return images / 255 - 0.5
 
+    def pictures(self, images):
+        """Uses every random source, and BatchNorm."""
+        np.random.rand()  # noqa: NPY002 - the global state is what is tested
+        noisy = images / 255 + torch.rand(images.shape) / 10
+        assert not any(module.training for module in self.modules())
+        assert not self.backbone(noisy).requires_grad
+        return {"own": {"plain": images, "noisy": noisy}}
+
     def training_step(self, batch, batch_idx):
         made = self.view(batch[0])
         return self.backbone(getattr(made, "views", made)[0]).square().mean()
@@ -110,8 +118,8 @@ def test_training_is_bit_identical_with_and_without(tmp_path, targets):
     for name, value in plain.state_dict().items():
         assert torch.equal(value, drawn.state_dict()[name]), name
     assert [m.training for m in plain.modules()] == [m.training for m in drawn.modules()]
-    assert sorted(os.listdir(tmp_path / "pictures")) == ["neighbours.png", "views.png"]
-    for name in ("neighbours", "views"):
+    assert sorted(os.listdir(tmp_path / "pictures")) == ["neighbours.png", "own.png", "views.png"]
+    for name in ("neighbours", "own", "views"):
         Image.open(tmp_path / "pictures" / f"{name}.png").verify()
 
 
@@ -123,10 +131,11 @@ class Counting(PictureSheets):
 @pytest.mark.parametrize(
     ("every", "epochs"), [(0, [3]), (1, [0, 1, 2]), (2, [1, 3]), (3, [2])], ids=str
 )
-def test_neighbours_come_in_their_epochs_and_once_at_the_end(tmp_path, every, epochs):
+def test_pictures_come_in_their_epochs_and_once_at_the_end(tmp_path, every, epochs):
     callback = Counting(tmp_path, every_n_epochs=every)
     fit([callback], epochs=3)
-    assert callback.saved == [(0, "views"), *((epoch, "neighbours") for epoch in epochs)]
+    drawn = [(epoch, name) for epoch in epochs for name in ("own", "neighbours")]
+    assert callback.saved == [(0, "views"), *drawn]
 
 
 def test_others_agree_with_a_loop():
@@ -152,7 +161,8 @@ def test_others_leave_out_the_query_even_among_its_copies():
 
 
 @pytest.mark.parametrize(
-    ("n", "pictures"), [(1, ["views.png"]), (2, ["neighbours.png", "views.png"])]
+    ("n", "pictures"),
+    [(1, ["own.png", "views.png"]), (2, ["neighbours.png", "own.png", "views.png"])],
 )
 def test_tiny_unlabelled_sets(tmp_path, n, pictures):
     fit([PictureSheets(tmp_path)], Squares(n, labelled=False), epochs=1)
@@ -170,7 +180,8 @@ def test_wandb_is_shown_the_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(WandbLogger, "version", "y")
     monkeypatch.setattr(WandbLogger, "experiment", None)
     fit([PictureSheets(tmp_path)], logger=logger)
-    assert shown == [("pictures/views", {"step": 0}), ("pictures/neighbours", {"step": 10})]
+    steps = {"views": 0, "own": 10, "neighbours": 10}
+    assert shown == [(f"pictures/{name}", {"step": step}) for name, step in steps.items()]
 
 
 def test_other_ranks_and_dry_runs_draw_nothing(tmp_path, monkeypatch):

@@ -67,6 +67,17 @@ def ink(sheet, x, y, width, height):
     return bool((~np.any(plain, axis=0)).any())
 
 
+def test_titles_stand_over_their_columns():
+    images = flat(40, 80)
+    views = (images / 255, images[:, :1].float() / 255)
+    named = views_sheet(images / 255, views, titles=("a", "", "original"))
+    plain = views_sheet(images, views)
+    assert [ink(named, 8 + column * 104, 8, 96, 20) for column in range(3)] == [True, False, True]
+    assert np.array_equal(block(named, 0, 1), block(plain, 0, 1))
+    with pytest.raises(ValueError, match="3 columns cannot have 2 titles"):
+        views_sheet(images, views, titles=("grey", "true"))
+
+
 def test_captions_stand_under_their_own_views():
     images = flat(40, 80)
     views = (images / 255, images / 255)
