@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,7 +14,8 @@ def nce(positive: Tensor, negatives: Tensor, *, classes: int) -> Tensor:
 
     With P the model's probability of a class and m samples of noise, drawn uniformly out of n
     classes, h = P / (P + m / n) is the probability that a sample is the data's; the loss is the
-    mean over the batch of -log h of the positive and -log(1 - h) of all m samples of noise.
+    mean over the batch of -log h of the positive and -log(1 - h) of all m samples of noise. It is
+    computed in float32 (float64 for float64 input), under autocast too.
 
     Args:
         positive: (N,), log P of each row's own class: its logit less log Z.
@@ -26,7 +28,6 @@ def nce(positive: Tensor, negatives: Tensor, *, classes: int) -> Tensor:
     Raises:
         ValueError: shapes that do not fit, integers, nothing at all, or no classes.
 
-    >>> import torch
     >>> uniform = torch.full((2, 4), -math.log(4.0))  # P = 1 / n = m / n / 4: h = 1 / 5
     >>> round(nce(uniform[:, 0], uniform, classes=4).item(), 4)  # log 5 + 4 log(5 / 4)
     2.502
@@ -43,5 +44,6 @@ def nce(positive: Tensor, negatives: Tensor, *, classes: int) -> Tensor:
     if classes < 1:
         raise ValueError(f"classes must be at least 1, not {classes}")
     noise = math.log(negatives.shape[1] / classes)
-    own = F.softplus(noise - positive.float())
-    return (own + F.softplus(negatives.float() - noise).sum(1)).mean()
+    dtype = torch.promote_types(torch.promote_types(positive.dtype, negatives.dtype), torch.float32)
+    own = F.softplus(noise - positive.to(dtype))
+    return (own + F.softplus(negatives.to(dtype) - noise).sum(1)).mean()

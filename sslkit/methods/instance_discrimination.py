@@ -11,7 +11,9 @@ from torch.utils.data import Dataset
 
 from sslkit.backbones import Backbone
 from sslkit.distributed import all_gather
+from sslkit.embeddings import full_precision
 from sslkit.losses import nce
+from sslkit.losses.streaming import log_sum_exp
 from sslkit.methods.base import Batch, Method
 from sslkit.training import Optimizer
 from sslkit.views import View
@@ -91,10 +93,11 @@ class InstanceDiscrimination(Method):
         assert self.bank is not None, "prepare makes the bank"
         projections = F.normalize(self.projector(self.backbone(view)).float())
         bank = self.bank.float()
+        own = (projections * bank[index]).sum(1) / self.temperature
         if self.negatives is None:
-            loss = F.cross_entropy(projections @ bank.T / self.temperature, index)
+            loss = (log_sum_exp(projections, bank, temperature=self.temperature) - own).mean()
         else:
-            loss = self._estimated(projections, bank, index)
+            loss = self._estimated(projections, bank, own)
         losses = {"loss": loss}
         if self.proximal:
             distance = (projections - bank[index]).square().sum(1).mean()
@@ -102,13 +105,15 @@ class InstanceDiscrimination(Method):
         self._remember(projections.detach(), index)
         return losses
 
-    def _estimated(self, projections: Tensor, bank: Tensor, index: Tensor) -> Tensor:
+    def _estimated(self, projections: Tensor, bank: Tensor, positive: Tensor) -> Tensor:
         """Noise-contrastive estimation; the first batch says the normalising constant."""
-        noise = torch.randint(len(bank), (len(index), self.negatives)).to(index.device)
-        positive = (projections * bank[index]).sum(1) / self.temperature
-        negatives = torch.einsum("nd,nmd->nm", projections, bank[noise]) / self.temperature
+        noise = torch.randint(len(bank), (len(positive), self.negatives)).to(bank.device)
+        with full_precision(projections):
+            negatives = torch.einsum("nd,nmd->nm", projections, bank[noise]) / self.temperature
         with torch.no_grad():
-            first = negatives.logsumexp((0, 1)) - math.log(negatives.numel() / len(bank))
+            sums = all_gather(negatives.logsumexp((0, 1))[None])  # one a process
+            drawn = len(sums) * negatives.numel()
+            first = sums.logsumexp(0) - math.log(drawn / len(bank))
             self.log_z.copy_(torch.where(self.log_z.isinf(), first, self.log_z))
         return nce(positive - self.log_z, negatives - self.log_z, classes=len(bank))
 

@@ -43,6 +43,7 @@ class MoCo(Method):
             not divide or that does not divide the queue.
     """
 
+    min_batch_size = 2
     n_views = 2
     queue: Tensor
     pointer: Tensor

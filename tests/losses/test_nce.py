@@ -17,6 +17,8 @@ def test_it_is_the_papers_formula_by_a_loop():
             p = math.exp(value)
             total -= math.log(1 - p / (p + m / n))
     assert nce(positive, negatives, classes=n).item() == pytest.approx(total / 5, rel=1e-5)
+    exact = nce(positive.double(), negatives.double(), classes=n).item()
+    assert exact == pytest.approx(total / 5, rel=1e-12)
 
 
 def test_large_logits_and_half_precision_stay_finite():

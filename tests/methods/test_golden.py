@@ -12,15 +12,43 @@ from pytorch_lightning.callbacks import Callback
 
 from sslkit.backbones import ResNet9
 from sslkit.data import DataModule
-from sslkit.methods import SimCLR
+from sslkit.methods import (
+    Colorization,
+    InstanceDiscrimination,
+    Jigsaw,
+    MoCo,
+    RelativePosition,
+    Rotation,
+    SimCLR,
+    Supervised,
+)
 from sslkit.training import Optimizer
-from sslkit.views import SimCLRViews
+from sslkit.views import (
+    ColorizationView,
+    InstDiscView,
+    JigsawView,
+    MoCoV2Views,
+    RelativePositionView,
+    RotationView,
+    SimCLRViews,
+    SupervisedView,
+)
 
 GOLDEN = Path(__file__).with_name("golden.json")
+HALF = {"normalize": "half"}
+PATCHES = {"patch": 8, "gap": 2, "jitter": 1, "pairs": 2, **HALF}
+TILES = {"tile": 8, "cell": 10, "permutations": 24, **HALF}
 METHODS = {
-    "SimCLR": lambda optimizer: SimCLR(
-        ResNet9(4), SimCLRViews(32, jitter=0.5, normalize="half"), optimizer
+    "Rotation": lambda b, o: Rotation(b, RotationView(32, **HALF), o),
+    "RelativePosition": lambda b, o: RelativePosition(
+        b, RelativePositionView(32, **PATCHES), o, hidden_dim=16
     ),
+    "Jigsaw": lambda b, o: Jigsaw(b, JigsawView(32, **TILES), o, hidden_dim=16, fused_dim=32),
+    "Colorization": lambda b, o: Colorization(b, ColorizationView(32, **HALF), o, hidden_dim=8),
+    "InstanceDiscrimination": lambda b, o: InstanceDiscrimination(b, InstDiscView(32, **HALF), o),
+    "MoCo": lambda b, o: MoCo(b, MoCoV2Views(32, **HALF), o, queue_size=64, splits=2),
+    "SimCLR": lambda b, o: SimCLR(b, SimCLRViews(32, jitter=0.5, **HALF), o),
+    "Supervised": lambda b, o: Supervised(b, SupervisedView(32, **HALF), o, classes=10),
 }
 
 
@@ -34,7 +62,7 @@ class Losses(Callback):
 
 def losses(name):
     pl.seed_everything(0, verbose=False)
-    method = METHODS[name](Optimizer(name="sgd", lr=0.0003, warmup_epochs=1))
+    method = METHODS[name](ResNet9(4), Optimizer(name="sgd", lr=0.0003, warmup_epochs=1))
     kept = Losses()
     trainer = pl.Trainer(
         max_epochs=2,

@@ -42,6 +42,35 @@ def test_softmax_over_the_bank_as_it_was():
     assert loss == pytest.approx(total / 4, rel=1e-4)
 
 
+@pytest.mark.parametrize("entries", [10, 3000])  # the softmax of many is streamed
+def test_gradient_is_that_of_a_bank_that_stays(entries):
+    method, given = model(images=0, proximal=0.5), batch()
+    method.bank = F.normalize(torch.randn(entries, 5))
+    twin = copy.deepcopy(method)
+    loss = method.objective(given)["loss"]
+    loss.backward()
+    z = F.normalize(twin.projector(twin.backbone(given.views[0])))
+    expected = F.cross_entropy(z @ twin.bank.T / 0.07, given.index)
+    expected = expected + 0.5 * (z - twin.bank[given.index]).square().sum(1).mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    for a, b in zip(method.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("negatives", [None, 20])
+def test_autocast_leaves_the_logits_in_full_precision(negatives):
+    given, losses = batch(), []
+    z = F.normalize(torch.randn(4, 5))
+    for enabled in (False, True):
+        method = model(negatives=negatives)
+        method.projector.forward = lambda features: z
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses.append(method.objective(given)["loss"].item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
 def test_entries_move_towards_their_projections_after_the_loss():
     method, given = model(momentum=0.25), batch()
     bank, z = method.bank.clone(), rows(copy.deepcopy(method), given)

@@ -9,8 +9,24 @@ import torch
 from sslkit.backbones import ResNet9
 from sslkit.data import load
 from sslkit.evaluation import extract_layers, linear
-from sslkit.methods import Batch, Rotation, SimCLR, Supervised
-from sslkit.views import RotationView, SimCLRViews, Targeted
+from sslkit.methods import (
+    Batch,
+    InstanceDiscrimination,
+    Jigsaw,
+    MoCo,
+    RelativePosition,
+    Rotation,
+    SimCLR,
+    Supervised,
+)
+from sslkit.views import (
+    AugmentedViews,
+    JigsawView,
+    RelativePositionView,
+    RotationView,
+    SimCLRViews,
+    Targeted,
+)
 
 
 class Case(NamedTuple):
@@ -25,7 +41,33 @@ def contrasted(blur=False):
     return SimCLRViews(32, scale=(0.2, 1.0), jitter=0.5, grayscale=0.5, blur=blur, normalize="half")
 
 
+RECIPE = {"scale": (0.2, 1.0), "jitter": (0.4, 0.4, 0.4, 0.1), "grayscale": 0.5}
 CASES = {
+    "RelativePosition": Case(
+        lambda b: RelativePosition(
+            b,
+            RelativePositionView(32, patch=8, gap=2, jitter=1, pairs=4, normalize="half"),
+            hidden_dim=128,
+        ),
+        *(100, 2.0, "stage3", 3),
+    ),
+    "Jigsaw": Case(
+        lambda b: Jigsaw(
+            b,
+            JigsawView(32, tile=8, cell=10, permutations=24, normalize="half"),
+            hidden_dim=64,
+            fused_dim=256,
+        ),
+        *(100, 3.0, "stage3", 3),
+    ),
+    "InstanceDiscrimination": Case(
+        lambda b: InstanceDiscrimination(b, AugmentedViews(RECIPE, size=32, normalize="half")),
+        *(100, 6.0, "stage3", 10),
+    ),
+    "MoCo": Case(
+        lambda b: MoCo(b, contrasted(), momentum=0.9, queue_size=512, splits=2),
+        *(80, 5.0, "stage3", 10),
+    ),
     "Rotation": Case(
         lambda b: Rotation(b, RotationView(32, scale=(0.1, 0.6), normalize="half")),
         *(100, 0.8, "stage2", 3),

@@ -162,6 +162,7 @@ def test_queue_and_slow_copy_resume_exactly(resumed_like_new):
         ({"queue_size": 48}, 16, 2, "queue_size 48 is no multiple of the 32 .*: 32 or 64 is"),
         ({"queue_size": 8}, 16, 1, "queue_size 8 is no multiple of the 16 .*: 16 is"),
         ({"queue_size": 30, "splits": 2}, 15, 1, "batch_size 15 does not come apart into"),
+        ({"queue_size": 16}, 1, 2, "batch_size 1 is too small: MoCo needs at least 2"),
         ({"queue_size": 16, "splits": 16}, 16, 1, "16 equal groups of 2 images or more"),
     ],
 )
