@@ -91,7 +91,7 @@ def jigsaw(tile, **options):
     return Jigsaw(Dense(tile), view, hidden_dim=64, fused_dim=64)
 
 
-def sigmas(make, images, side, steps=100, batch=48, fresh=2500, **options):
+def sigmas(make, images, side, steps=100, batch=32, fresh=2500, **options):
     """By how many standard deviations the accuracy on fresh images is above chance."""
     torch.manual_seed(0)
     method = make(**options)
@@ -156,4 +156,4 @@ def test_so_it_does_when_it_learns_longer_and_is_asked_more(case):
 def test_some_grey_images_and_moved_channels_dim_aberration_in_tiles_but_leave_some():
     """Only ``grayscale`` 1 shuts it, which the docstring of the view says."""
     case = {**TILED, "cell": 10, "side": 30, "grayscale": 0.3, "channel_jitter": 2}
-    assert 3 < sigmas(**case) < 60  # of 87, were all answers right
+    assert 3 < sigmas(**case, steps=160) < 60  # of 87, were all answers right
