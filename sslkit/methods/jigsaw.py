@@ -23,6 +23,11 @@ class Jigsaw(Method):
 
     Raises:
         ValueError: a width below 1.
+
+    >>> from sslkit.backbones import ResNet9
+    >>> view = JigsawView(32, tile=8, cell=10, permutations=24)
+    >>> Jigsaw(ResNet9(4), view).classifier.fused[-1].out_features
+    24
     """
 
     n_views = 1

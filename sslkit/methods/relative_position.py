@@ -23,6 +23,11 @@ class RelativePosition(Method):
 
     Raises:
         ValueError: a hidden_dim below 1.
+
+    >>> from sslkit.backbones import ResNet9
+    >>> view = RelativePositionView(32, patch=8, gap=2, jitter=1)
+    >>> RelativePosition(ResNet9(4), view, hidden_dim=64).classifier.fused[-1].out_features
+    8
     """
 
     n_views = 2

@@ -46,8 +46,6 @@ class JigsawView(View):
     (torch.Size([4, 9, 3, 8, 8]), torch.Size([4]))
     """
 
-    permutations: Tensor
-
     def __init__(
         self,
         size: int = 224,
@@ -68,7 +66,7 @@ class JigsawView(View):
         self.tile, self.cell, self.channel_jitter = tile, cell, channel_jitter
         self.grayscale = check_probability("grayscale", grayscale)
         self.normalize_tiles = normalize_tiles
-        self.register_buffer("permutations", permutation_set(permutations), persistent=False)
+        self.permutations = permutation_set(permutations)
         self.drawn: list[str] = []
 
     def make(self, images: Tensor) -> Targeted:
@@ -77,7 +75,7 @@ class JigsawView(View):
         place = torch.stack(random_place(images, 3 * self.cell, n, what), 1)
         targets = torch.randint(len(self.permutations), (n,))
         grey = torch.rand(n) < self.grayscale
-        shown = self.permutations.cpu()[targets]  # (N, 9)
+        shown = self.permutations[targets]  # (N, 9)
         cells = torch.stack((shown // 3, shown % 3), 2)  # row and column, (N, 9, 2)
         offset = torch.randint(room + 1, (n, 9, 1, 2))
         moved = torch.randint(-self.channel_jitter, self.channel_jitter + 1, (n, 9, 3, 2))
