@@ -69,7 +69,7 @@ def test_help_is_quick_and_light():
         ),
         (
             ["pretrain", "--config", "simclr_shapes", "--model.backbone", "ResNet8"],
-            "choose from ResNet, ResNet9, Timm",
+            "choose from NIN, ResNet, ResNet9, Timm",
         ),
         (
             ["pretrain", "--config", "simclr_shapes", "--trainer.max_epochs", "-1"],
