@@ -119,7 +119,7 @@ def test_the_suffix_is_the_format_and_nothing_is_replaced_unasked(name, kind, ca
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--images", "3"], "--config is missing: give a file, or one of simclr_cifar10"),
+        (["--images", "3"], "--config is missing: give a file, or one of colorization_cifar10_cpu"),
         (["--config"], "--config is missing"),
         (["--config", "simclr_shape"], "did you mean simclr_shapes?"),
         ([*SHAPES, "--images", "0"], "--images must be 1 to 256, not 0"),
