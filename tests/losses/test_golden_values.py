@@ -38,6 +38,7 @@ VALUES = {
     "angular": lambda: losses.angular(Z0, LABELS),
     "n_pair_angular": lambda: losses.n_pair_angular(Z0, LABELS),
     "facility_location": lambda: losses.facility_location(Z0, LABELS),
+    "nce": lambda: losses.nce(Z0[:, 0], Z1, classes=24),
     "soft_cross_entropy": lambda: losses.soft_cross_entropy(Z0, Z1.softmax(1)),
 }
 
