@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from pytorch_lightning import Trainer
@@ -122,12 +122,18 @@ def one_line(message: str, own: Sequence[str] = ()) -> str:
     keys = re.findall(r'Parser key "([\w.]+)"', text)
     if found := re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", text):
         path, option = found.groups()
-        module, _, name = path.rpartition(".")
-        choices = list(inspect.signature(getattr(sys.modules[module], name)).parameters)
+        choices = list(inspect.signature(_class(path)).parameters)
         return f"{path} has no option {option!r}{_near(option, choices)}"
     if found := re.search(r"(?:Expected a dot import path string|Import of): ?(\w+)", text):
-        base = {"backbone": Backbone, "view": View}.get(keys[-1] if keys else "", Method)
+        key = keys[-1] if keys else ""
+        base = {"backbone": Backbone, "view": View}.get(key, Method)
         names = [kind.__name__ for kind in _concrete(base)]
+        taker = re.search(r"class_path '([\w.]+)':", text)
+        if taker and found[1] in names:  # a class that there is, but this is no place for it
+            names = [
+                kind.__name__ for kind in _concrete(get_type_hints(_class(taker[1]).__init__)[key])
+            ]
+            return f"{key} {found[1]} does not fit {taker[1]}; choose from {', '.join(names)}"
         return f"no class {found[1]!r}{_near(found[1], names)}"
     if keys and (found := re.search(r'": (Expected .*?)(?:\. Got value: (.*))?$', text)):
         return _wanted(".".join(keys), found[1], found[2])
@@ -162,8 +168,13 @@ def _near(given: str, choices: list[str]) -> str:
     return f"{hint}; choose from {', '.join(choices)}"
 
 
+def _class(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules[module], name)
+
+
 def _concrete(base: type) -> list[type]:
-    kinds = [kind for child in base.__subclasses__() for kind in (child, *_concrete(child))]
+    kinds = [base, *(kind for child in base.__subclasses__() for kind in _concrete(child))]
     return [kind for kind in kinds if not inspect.isabstract(kind)]
 
 

@@ -4,7 +4,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import pytorch_lightning as pl
@@ -44,6 +44,9 @@ class Method(pl.LightningModule, ABC):
         view: what turns a batch of images into views.
         optimizer: the optimiser and its schedule.
 
+    Raises:
+        ValueError: a view of another class than the method's constructor names.
+
     Attributes:
         min_batch_size: images a batch that the objective needs.
         n_views: batches of views that the objective takes; None for any number.
@@ -57,6 +60,12 @@ class Method(pl.LightningModule, ABC):
 
     def __init__(self, backbone: Backbone, view: View, optimizer: Optimizer | None = None) -> None:
         super().__init__()
+        wanted = get_type_hints(type(self).__init__).get("view", View)
+        if not isinstance(view, wanted):
+            raise ValueError(
+                f"{type(self).__name__} takes a view of class {wanted.__name__}, not "
+                f"{type(view).__name__}"
+            )
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.view = view
         self.optimizer = optimizer or Optimizer()

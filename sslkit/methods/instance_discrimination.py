@@ -37,8 +37,8 @@ class InstanceDiscrimination(Method):
         proximal: weight, at least 0, of the squared distance to the image's entry in the bank.
 
     Raises:
-        ValueError: a value outside its range; when training begins, a bank of another length
-            than the data.
+        ValueError: a value outside its range; when training begins, no ``prepare`` before it, or a
+            bank of another length than the data.
     """
 
     n_views = 1
@@ -90,7 +90,8 @@ class InstanceDiscrimination(Method):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         (view,), index = batch.views, batch.index
-        assert self.bank is not None, "prepare makes the bank"
+        if self.bank is None:
+            raise ValueError("there is no memory bank: call prepare, or train with a data module")
         projections = F.normalize(self.projector(self.backbone(view)).float())
         bank = self.bank.float()
         own = (projections * bank[index]).sum(1) / self.temperature

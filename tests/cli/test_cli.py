@@ -55,6 +55,10 @@ def test_help_is_quick_and_light():
             ["pretrain", "--config", "simclr_shapes", "--data.bach_size", "1"],
             "did you mean --data.batch_size?",
         ),
+        (
+            ["pretrain", "--config", "rotation_cifar10_cpu", "--model.view", "SimCLRViews"],
+            "view SimCLRViews does not fit sslkit.methods.Rotation; choose from RotationView",
+        ),
         (["pretrain", "--config", "simclr_folder", "--data.root", "nowhere"], "nowhere"),
         (["pretrain", "--config", "simclr_shapes", "--model", "BYOL"], "would drop"),
         (["pretrain", "--config", "simclr_shapes", "--trainer.accelerator", "gpu"], "gpu"),

@@ -142,6 +142,11 @@ def test_a_bank_of_another_length_is_refused():
         method.on_load_checkpoint(checkpoint)
 
 
+def test_without_a_bank_nothing_is_trained():
+    with pytest.raises(ValueError, match="no memory bank: call prepare, or train with a data mod"):
+        model(images=0).objective(batch())
+
+
 @pytest.mark.parametrize(
     "options",
     [{"temperature": 0.0}, {"momentum": 1.0}, {"proximal": -1.0}, {"negatives": 0}],

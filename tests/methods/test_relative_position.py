@@ -6,7 +6,6 @@ from sslkit.backbones import ResNet9
 from sslkit.data import load
 from sslkit.methods import Batch
 from sslkit.methods.relative_position import RelativePosition
-from sslkit.views import SupervisedView
 from sslkit.views.relative_position import RelativePositionView
 
 
@@ -64,9 +63,6 @@ def test_prepare_says_what_does_not_fit():
     method().prepare(data, 4)
     with pytest.raises(ValueError, match=r"32 x 32 pixels are too small: .*at least 36 x 36"):
         method(patch=10).prepare(data, 4)
-    model = RelativePosition(ResNet9(4), SupervisedView(32), hidden_dim=16)
-    with pytest.raises(ValueError, match=r"takes 2 view\(s\).*SupervisedView makes 1"):
-        model.prepare(data, 4)
 
 
 def test_chance_of_an_untrained_classifier():
