@@ -85,16 +85,19 @@ def main() -> None:
 def scores(folder: Path, data: str, limit: int | None, random: bool) -> dict[str, dict[str, Any]]:
     """Of trained, and maybe of random weights: kNN and linear accuracy of each layer."""
     stem, bank = (f"{data}-limit{limit}", ["--limit", str(limit)]) if limit else (data, [])
-    pattern = f"evaluation/{stem}-*.json"
-    layers = load_backbone(folder)[0].layers
-    if len(list(folder.glob(pattern))) < (1 + random) * len(layers):
+    kinds = {"trained": "", "random": "-random"} if random else {"trained": ""}
+    paths = {
+        (kind, layer): folder / "evaluation" / f"{stem}-{layer}{suffix}.json"
+        for kind, suffix in kinds.items()
+        for layer in load_backbone(folder)[0].layers
+    }
+    if not all(path.exists() for path in paths.values()):
         targets = [str(folder), *(["random"] if random else [])]
         sslkit("evaluate", *targets, "--data", data, "--layer", "all", *bank)
-    found: dict[str, dict[str, Any]] = {}
-    results = [json.loads(path.read_text()) for path in folder.glob(pattern)]
-    for result in sorted(results, key=lambda r: r["layers"].index(r["layer"])):
-        knn, linear = (result["protocols"][name] for name in ("knn", "linear"))
-        found.setdefault(result["weights"], {})[result["layer"]] = {
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
+    for (kind, layer), path in paths.items():
+        knn, linear = (json.loads(path.read_text())["protocols"][key] for key in ("knn", "linear"))
+        found[kind][layer] = {
             "knn": knn["accuracy"],
             "linear": linear["accuracy"],
             "validation": linear["validation_accuracy"],
