@@ -23,7 +23,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def feature_map(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised images to the last feature map, (N, feature_dim, h, w)."""
+        """(N, 3, H, W) normalised images to the last feature map, (N, C, h, w)."""
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) normalised images to the map of each of ``layers``, in one pass."""

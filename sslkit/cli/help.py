@@ -37,7 +37,7 @@ Score frozen backbones. Features are extracted once; the test split picks nothin
                     knn: cosine, vote weighted by exp(cosine / 0.07), k = 200 (and 20)
                     linear: logistic regression by L-BFGS on standardised features
   --layer L         one or more of the backbone's layers, such as stage2 or layer3, or all; their
-                    maps are averaged over a grid (default: the features, which are the last)
+                    maps are averaged over a grid (default: the features)
   --root DIR        where the data lies (default: SSLKIT_DATA, then ~/.cache/sslkit/data)
   --limit N         use the first N training images only
   --device D        cpu, cuda, cuda:1, ... (default: cuda where there is one)

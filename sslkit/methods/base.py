@@ -50,12 +50,14 @@ class Method(pl.LightningModule, ABC):
     Attributes:
         min_batch_size: images a batch that the objective needs.
         n_views: batches of views that the objective takes; None for any number.
+        targeted: whether the objective takes targets that the view makes.
         grayscale: whether the backbone is shown lightness alone, when it is evaluated too.
         config: the run's configuration as plain data; it is kept in checkpoints.
     """
 
     min_batch_size = 1
     n_views: int | None = None
+    targeted = False
     grayscale = False
 
     def __init__(self, backbone: Backbone, view: View, optimizer: Optimizer | None = None) -> None:
@@ -102,15 +104,33 @@ class Method(pl.LightningModule, ABC):
                 f"data.batch_size {batch_size} is too small: {name} needs at least "
                 f"{self.min_batch_size} images a batch"
             )
-        images, _ = gather(dataset, torch.arange(min(2, batch_size)))
-        made = copy.deepcopy(self.view).to("cpu").manual_seed(0)(images)
-        views = made.views if isinstance(made, Targeted) else made
-        count = 1 if isinstance(views, Tensor) else len(views)
-        if self.n_views not in (None, count):
+        n = min(2, batch_size, len(dataset))  # type: ignore[arg-type]
+        images, _ = gather(dataset, torch.arange(n))
+        self._check_views(copy.deepcopy(self.view).to("cpu").manual_seed(0)(images), n)
+
+    def _check_views(self, made: Any, images: int) -> None:
+        """Refuse views that the objective or the backbone cannot take."""
+        name, maker = type(self).__name__, type(self.view).__name__
+        targeted, (views, _) = isinstance(made, Targeted), _parts(made)
+        if targeted != self.targeted:
+            verb = "takes" if self.targeted else "does not take"
+            raise ValueError(f"{name} {verb} targets beside the views: {maker} is not for it")
+        if self.n_views not in (None, len(views)):
             raise ValueError(
-                f"{name} takes {self.n_views} view(s) an image, but {type(self.view).__name__} "
-                f"makes {count}"
+                f"{name} takes {self.n_views} view(s) an image, but {maker} makes {len(views)}"
             )
+        shapes = {tuple(view.shape) for view in views}
+        if len(shapes) > 1 or (not targeted and any(shape[0] != images for shape in shapes)):
+            raise ValueError(f"{name} takes views of one size, one an image: {maker} makes others")
+        backbone = copy.deepcopy(self.backbone).to("cpu").eval()
+        try:
+            with torch.no_grad():
+                backbone(self._ready(views[0].flatten(0, -4)))
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"{type(backbone).__name__} cannot take what {maker} makes, {shapes.pop()}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
@@ -147,9 +167,8 @@ class Method(pl.LightningModule, ABC):
         seed = int(np.random.SeedSequence(place).generate_state(1)[0])
         torch.manual_seed(seed)
         self.view.manual_seed(seed)
-        made = self.view(images.images)
-        views, targets = made if isinstance(made, Targeted) else (made, None)
-        views = tuple(map(self._ready, (views,) if isinstance(views, Tensor) else views))
+        views, targets = _parts(self.view(images.images))
+        views = tuple(map(self._ready, views))
         losses = self.objective(Batch(views, targets, images.labels, images.index))
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss")
@@ -189,3 +208,9 @@ class Method(pl.LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seed = checkpoint["sslkit"]["seed"]
+
+
+def _parts(made: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """The views and the targets, if any, of what a view returned."""
+    views, targets = made if isinstance(made, Targeted) else (made, None)
+    return (views,) if isinstance(views, Tensor) else tuple(views), targets

@@ -1,5 +1,6 @@
 """Colorization (Zhang et al. 2016, "Colorful Image Colorization", arXiv:1603.08511)."""
 
+import copy
 import logging
 
 import torch
@@ -50,6 +51,7 @@ class Colorization(Method):
     """
 
     n_views = 1
+    targeted = True
     grayscale = True
     prior: Tensor
     weights: Tensor
@@ -73,8 +75,11 @@ class Colorization(Method):
         self.register_buffer("bins", gamut_bins().clone(), persistent=False)
         self.register_buffer("prior", torch.full((len(self.bins),), 1 / len(self.bins)))
         self.register_buffer("weights", rebalancing(self.prior, self.bins, mix=mix))
+        with torch.no_grad():  # a map may have other channels than the features
+            zeros = torch.zeros(1, 3, view.size, view.size)
+            channels = copy.deepcopy(backbone).eval().feature_map(zeros).shape[1]
         self.head = nn.Sequential(
-            *_conv(backbone.feature_dim, hidden_dim),
+            *_conv(channels, hidden_dim),
             nn.Upsample((view.size // view.stride,) * 2, mode="bilinear"),
             *_conv(hidden_dim, hidden_dim),
             nn.Conv2d(hidden_dim, len(self.bins), 1),
@@ -100,7 +105,7 @@ class Colorization(Method):
         if 2 * grey > len(rows):
             raise ValueError(f"{said}: colorization has nothing to learn from them")
         if grey:
-            logger.info(said)
+            logger.warning(said)
         self.prior.copy_(prior / prior.sum())
         self.weights.copy_(rebalancing(self.prior, self.bins, mix=self.mix))
         self._prepared = True

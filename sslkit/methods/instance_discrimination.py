@@ -77,6 +77,8 @@ class InstanceDiscrimination(Method):
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         super().prepare(dataset, batch_size, world_size)
         length = len(dataset)  # type: ignore[arg-type]
+        if length < 2:
+            raise ValueError("a single image has none to be told from: the data needs 2 or more")
         if self.bank is None:
             generator = torch.Generator().manual_seed(0)
             shape = length, self.projector.out_features

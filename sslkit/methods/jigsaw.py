@@ -31,6 +31,7 @@ class Jigsaw(Method):
     """
 
     n_views = 1
+    targeted = True
 
     def __init__(
         self,

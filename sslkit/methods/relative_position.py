@@ -31,6 +31,7 @@ class RelativePosition(Method):
     """
 
     n_views = 2
+    targeted = True
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ class Rotation(Method):
     """
 
     n_views = 1
+    targeted = True
 
     def __init__(
         self, backbone: Backbone, view: RotationView, optimizer: Optimizer | None = None

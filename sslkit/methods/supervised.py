@@ -37,7 +37,10 @@ class Supervised(Method):
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         names = getattr(dataset, "classes", None)
         if names is None:
-            raise ValueError("Supervised needs labels, and the data has none")
+            raise ValueError(
+                "Supervised needs labels, and the data has none (a folder's images have none, "
+                "whatever its subfolders)"
+            )
         if len(names) != self.classifier.out_features:
             raise ValueError(
                 f"model.classes is {self.classifier.out_features}, but the data has {len(names)}"

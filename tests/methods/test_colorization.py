@@ -7,7 +7,7 @@ from kornia.color import rgb_to_lab
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 
-from sslkit.backbones import ResNet9
+from sslkit.backbones import ResNet9, Timm
 from sslkit.cli.evaluate import score
 from sslkit.dashboard import PictureSheets
 from sslkit.data import ArrayDataset, DataModule, load
@@ -215,6 +215,20 @@ def test_evaluated_in_grey():
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     expected = EvaluationView(32, "half", grayscale=True)(images)
     assert torch.equal(model.eval_view(images), expected)
+
+
+def test_the_papers_temperature():
+    assert method().temperature == 0.38
+
+
+def test_the_head_stands_on_a_map_of_other_channels_than_the_features():
+    backbone = Timm("mobilenetv3_small_050").train()
+    model = Colorization(backbone, ColorizationView(32, normalize="half"), hidden_dim=8)
+    channels = model.head[0].in_channels
+    assert channels == backbone.feature_map(torch.zeros(2, 3, 32, 32)).shape[1]
+    assert channels != backbone.feature_dim
+    assert backbone.training
+    assert model.logits(torch.rand(2, 3, 32, 32)).shape[-2:] == (8, 8)
 
 
 def test_pictures_show_lightness_prediction_and_truth():

@@ -142,6 +142,11 @@ def test_a_bank_of_another_length_is_refused():
         method.on_load_checkpoint(checkpoint)
 
 
+def test_a_single_image_is_refused():
+    with pytest.raises(ValueError, match="a single image has none to be told from"):
+        model(images=1)
+
+
 def test_without_a_bank_nothing_is_trained():
     with pytest.raises(ValueError, match="no memory bank: call prepare, or train with a data mod"):
         model(images=0).objective(batch())
