@@ -25,7 +25,8 @@ class MoCo(Method):
     ``MoCoV1Views``. Keys are made of a shuffled batch, so that BatchNorm sees other images beside
     a key than beside its query, and its statistics do not tell which are of one batch: several
     processes shuffle the batch among them; one process takes queries and keys through the network
-    in ``splits`` groups, the keys' being of the shuffled batch.
+    in ``splits`` groups, the keys' being of the shuffled batch. The copy moves once a batch, also
+    where gradients are accumulated over several.
 
     Args:
         backbone: the network that is kept.
@@ -81,6 +82,11 @@ class MoCo(Method):
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         super().prepare(dataset, batch_size, world_size)
+        if world_size == 1 and (batch_size % self.splits or batch_size < 2 * self.splits):
+            raise ValueError(
+                f"data.batch_size {batch_size} does not come apart into model.splits "
+                f"{self.splits} equal groups of 2 images or more"
+            )
         step, keys = batch_size * world_size, len(self.queue)
         if keys % step:
             below, above = keys // step * step, (keys // step + 1) * step
@@ -88,10 +94,14 @@ class MoCo(Method):
             raise ValueError(
                 f"model.queue_size {keys} is no multiple of the {step} images a step: {fits} is"
             )
-        if world_size == 1 and (batch_size % self.splits or batch_size < 2 * self.splits):
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        dtype = next(self.momentum_backbone.parameters()).dtype
+        if torch.finfo(dtype).bits < 32:  # too coarse for steps of 1 - momentum
             raise ValueError(
-                f"data.batch_size {batch_size} does not come apart into model.splits "
-                f"{self.splits} equal groups of 2 images or more"
+                f"MoCo's slow copy needs weights in 32 bits, not {dtype}: use a mixed precision "
+                "such as trainer.precision bf16-mixed"
             )
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:

@@ -98,6 +98,30 @@ def test_the_slow_copy_follows_and_has_no_gradient():
     assert learnt == {id(p) for p in fast}
 
 
+def test_keys_are_of_the_copy_after_it_has_moved():
+    model, given = moco(momentum=0.5), batch()
+    with torch.no_grad():
+        for p in [*model.backbone.parameters(), *model.projector.parameters()]:
+            p.add_(torch.randn_like(p))
+    moved = copy.deepcopy(model)
+    moved.follow()
+    for part in ("backbone", "projector"):
+        slow, fast = getattr(moved, f"momentum_{part}"), getattr(model, part)
+        old = getattr(model, f"momentum_{part}")
+        for a, b, c in zip(slow.parameters(), fast.parameters(), old.parameters(), strict=True):
+            torch.testing.assert_close(a, (b + c) / 2)
+    model.objective(given)
+    keys = rows(moved.momentum_projector, moved.momentum_backbone, given.views[1])
+    torch.testing.assert_close(model.queue[:4].double(), keys, atol=1e-6, rtol=1e-5)
+
+
+def test_a_slow_copy_in_16_bits_is_refused():
+    # There 0.999 x 0.1 + 0.001 x 0.2 is 0.1 again.
+    with pytest.raises(ValueError, match=r"in 32 bits, not torch\.bfloat16: use a mixed precision"):
+        moco().bfloat16().on_fit_start()
+    moco().on_fit_start()
+
+
 def test_gradient_is_that_of_the_loss_over_a_queue_that_stays():
     model, given = moco(), batch()
     twin = copy.deepcopy(model)
@@ -161,7 +185,7 @@ def test_queue_and_slow_copy_resume_exactly(resumed_like_new):
         ({"queue_size": 100}, 16, 1, "queue_size 100 is no multiple of the 16 .*: 96 or 112 is"),
         ({"queue_size": 48}, 16, 2, "queue_size 48 is no multiple of the 32 .*: 32 or 64 is"),
         ({"queue_size": 8}, 16, 1, "queue_size 8 is no multiple of the 16 .*: 16 is"),
-        ({"queue_size": 30, "splits": 2}, 15, 1, "batch_size 15 does not come apart into"),
+        ({"queue_size": 31, "splits": 2}, 15, 1, "batch_size 15 does not come apart into"),
         ({"queue_size": 16}, 1, 2, "batch_size 1 is too small: MoCo needs at least 2"),
         ({"queue_size": 16, "splits": 16}, 16, 1, "16 equal groups of 2 images or more"),
     ],
