@@ -7,6 +7,7 @@ from math import factorial
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from sslkit.views.base import Targeted, View, unit
 from sslkit.views.functional import LUMA
@@ -63,6 +64,11 @@ class JigsawView(View):
         check_pixels(0, channel_jitter=channel_jitter)
         if tile > cell:
             raise ValueError(f"a tile must fit into its cell of {cell} pixels, not be {tile}")
+        if channel_jitter > cell - tile:
+            raise ValueError(
+                f"channel_jitter must be at most the {cell - tile} pixels that a cell has to "
+                f"spare, not {channel_jitter}"
+            )
         self.tile, self.cell, self.channel_jitter = tile, cell, channel_jitter
         self.grayscale = check_probability("grayscale", grayscale)
         self.normalize_tiles = normalize_tiles
@@ -138,7 +144,7 @@ def permutation_set(n: int, tiles: int = 9) -> Tensor:
     total = np.zeros(every.shape[1], np.int32)
     nearest = np.full(every.shape[1], tiles, np.int32)
     chosen = [0]
-    while len(chosen) < n:
+    for _ in tqdm(range(1, n), "permutations", delay=2, disable=None, leave=False):
         distance = (every != every[:, chosen[-1:]]).sum(0, dtype=np.int8)
         total += distance
         np.minimum(nearest, distance, out=nearest)

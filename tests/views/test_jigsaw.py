@@ -121,6 +121,7 @@ def test_channels_move_against_each_other_and_stay_in_the_cell(jitter):
     apart = offset[..., 0] - offset[..., 1]
     assert set(apart.unique().tolist()) == {-2, -1, 0, 1, 2}
     assert abs(apart.float().mean().item()) < 0.1
+    assert (apart != apart[:, :1]).any(1).float().mean() > 0.9  # tile by tile
 
 
 def test_the_least_images_are_of_three_cells():
@@ -143,6 +144,7 @@ def test_the_same_seed_draws_the_same():
     [
         ({"tile": 0}, "tile must be a whole number of 1 or more, not 0"),
         ({"tile": 7}, "a tile must fit into its cell of 6 pixels, not be 7"),
+        ({"channel_jitter": 3}, "channel_jitter must be at most the 2 pixels that a cell has"),
         ({"channel_jitter": -1}, "channel_jitter must be a whole number of 0 or more, not -1"),
         ({"grayscale": 1.5}, "grayscale must be a probability, 0 to 1, not 1.5"),
         ({"permutations": 1}, "permutations must be 2 to 362880, not 1"),

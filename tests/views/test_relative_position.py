@@ -54,6 +54,7 @@ def test_pixels_lie_where_the_target_says(patch, gap, jitter):
         shifts.add(moved)
         places.add(tuple(first[i, 1:, 0, 0].tolist()))
     assert (len(shifts) > 1) == (jitter > 0)
+    assert any(down != right for down, right in shifts) == (jitter > 0)
     top, left = (sorted(axis) for axis in zip(*places, strict=True))
     room = patch + gap  # of the middle patch from the border: never less, jitter aside
     assert (top[0], top[-1]) == (room, room + 2 * jitter + 3)
@@ -67,6 +68,12 @@ def test_pairs_of_an_image_are_different_neighbours_drawn_evenly():
     assert (targets.bincount(minlength=8) - 94).abs().max() < 36
     _, _, targets = made(view(pairs=8), coordinates(5, 20, 20))
     assert (targets.view(8, 5).sort(0).values == torch.arange(8)[:, None]).all()
+
+
+def test_pairs_of_an_image_have_middle_patches_of_their_own():
+    first, _, _ = made(view(pairs=8, jitter=0), coordinates(50, 30, 30))
+    places = first[:, 1:, 0, 0].view(8, 50, 2)
+    assert min(len(places[:, i].unique(dim=0)) for i in range(50)) > 4
 
 
 def test_the_least_images_are_of_three_patches_two_gaps_and_the_jitter_on_both_sides():
