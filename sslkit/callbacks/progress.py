@@ -82,6 +82,7 @@ class Throughput(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         batches = max(trainer.num_training_batches // trainer.accumulate_grad_batches, 1)
         trainer.log_every_n_steps = min(trainer.log_every_n_steps, batches)
+        self.on_train_epoch_start()  # which is left out when a run goes on within an epoch
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self._images, self._started = 0, time.perf_counter()

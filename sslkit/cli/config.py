@@ -99,8 +99,12 @@ def _one_method(argv: list[str]) -> None:
     models = [(config.get("model") or {}).get("class_path") for config in read_configs(argv)]
     models += [*values(argv, "--model"), *values(argv, "--model.class_path")]
     first, *others = [model for model in models if model] or [""]
+    known = [kind.__name__ for kind in _concrete(Method)]
     for other in others:
-        if other.rpartition(".")[2] != first.rpartition(".")[2]:
+        name = other.rpartition(".")[2]
+        if name not in known and "." not in other:
+            raise ValueError(f"no method {other!r}{_near(other, known)}")
+        if name != first.rpartition(".")[2]:
             raise ValueError(
                 f"--model {other} over the config's {first} would drop the config's model "
                 "arguments: use a config of that method"
@@ -155,7 +159,7 @@ _NOISE = (
 
 
 def _wanted(key: str, expected: str, given: str | None) -> str:
-    names = {"int": "a number", "float": "a number", "str": "text", "bool": "true or false"}
+    names = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
     kinds = [names.get(kind, kind) for kind in re.findall(r"<class '(\w+)'>", expected)]
     if choices := re.findall(r"'([\w.-]+)'", re.sub(r"<class '\w+'>", "", expected)):
         kinds = [f"one of {', '.join(choices)}"]

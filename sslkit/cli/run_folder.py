@@ -83,15 +83,23 @@ def check_resumed(
             "with trainer.max_steps, Lightning goes on from the end of an epoch one batch into it: "
             "then this run is not repeated exactly; trainer.max_epochs is"
         )
+    planned = saved["trainer"].get("max_epochs")
     done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     exported = run_dir / "backbone.json"
     step = json.loads(exported.read_text()).get("step") if exported.exists() else None
     ends = (trainer.max_epochs, done), (trainer.max_steps, checkpoint["global_step"])
     over = any(most not in (None, -1) and most <= now for most, now in ends)
-    if over and step == checkpoint["global_step"]:  # else the export is still to be made
+    cut = over and trainer.max_epochs != planned
+    if cut or (over and step == checkpoint["global_step"]):  # else the export is still to be made
         raise ValueError(
             f"the run has done its {done} epochs, {checkpoint['global_step']} steps: "
             "--trainer.max_epochs N, with a larger N, goes on"
+        )
+    if trainer.max_epochs != planned:
+        logging.getLogger("sslkit").warning(
+            "the learning rate goes on along a schedule of %s epochs, where it began with %s",
+            trainer.max_epochs,
+            planned,
         )
 
 

@@ -60,7 +60,15 @@ def test_help_is_quick_and_light():
             "view SimCLRViews does not fit sslkit.methods.Rotation; choose from RotationView",
         ),
         (["pretrain", "--config", "simclr_folder", "--data.root", "nowhere"], "nowhere"),
-        (["pretrain", "--config", "simclr_shapes", "--model", "BYOL"], "would drop"),
+        (["pretrain", "--config", "simclr_shapes", "--model", "MoCo"], "would drop"),
+        (
+            ["pretrain", "--config", "rotation_cifar10_cpu", "--model", "Rotaton"],
+            "no method 'Rotaton' (did you mean Rotation?); choose from Colorization",
+        ),
+        (
+            ["pretrain", "--config", "moco_shapes", "--model.queue_size", "2.5"],
+            "model.queue_size must be a whole number, not 2.5",
+        ),
         (["pretrain", "--config", "simclr_shapes", "--trainer.accelerator", "gpu"], "gpu"),
         (["pretrain", "--resume", "runs/none"], "no run folder to resume at runs/none"),
         (
@@ -136,7 +144,8 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch, few_test_images
     with FileLock(run / ".lock"):
         code, error = answer(capsys, "pretrain", "--resume", str(run), "--trainer.max_epochs", "2")
         assert (code, "in use by another process" in error) == (2, True)
-    assert main(["pretrain", f"--resume={run}/", "--trainer.max_epochs", "2"]) == 0
+    code, said = answer(capsys, "pretrain", f"--resume={run}/", "--trainer.max_epochs", "2")
+    assert (code, "a schedule of 2 epochs, where it began with 1" in said) == (0, True)
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     # Four batches an epoch, fewer than log_every_n_steps: each epoch is logged all the same.
@@ -148,6 +157,8 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch, few_test_images
     assert (code, "has done its 2 epochs, 8 steps" in error) == (2, True)
     assert (run / "config.yaml").read_text() == config
     (run / "backbone.json").unlink()  # as if it had been killed before it was exported
+    code, error = answer(capsys, "pretrain", "--resume", str(run), "--trainer.max_epochs", "1")
+    assert (code, "has done its 2 epochs, 8 steps" in error) == (2, True)
     assert main(["pretrain", "--resume", str(run)]) == 0
     assert json.loads((run / "backbone.json").read_text())["step"] == 8
     argv = ["evaluate", str(run), "random", "--data", "shapes", "--limit", "100"]
