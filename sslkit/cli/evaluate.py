@@ -9,6 +9,7 @@ from typing import Any
 import huggingface_hub
 import timm
 import torch
+import yaml
 from jsonargparse import ArgumentParser
 
 from sslkit.backbones import Backbone, Timm, build, describe
@@ -57,7 +58,7 @@ def score(
     device = _device(device)
     loaded, last, folder, trained = [], None, None, ""
     for target in targets:  # all of them before the first is scored
-        last = _load(target, last)
+        last = _load(target, last, seed=_seed(folder))
         check_layers(last[0], _named(layers, last[0]))
         if target != "random":  # which belongs to the target before it
             folder, trained = Path(target) if Path(target).is_dir() else None, f"{target}-"
@@ -150,8 +151,15 @@ def _device(name: str | None) -> str:
     return name
 
 
+def _seed(folder: Path | None) -> int:
+    """Of a run, which its random weights have too."""
+    config = folder / "config.yaml" if folder else None
+    kept = yaml.safe_load(config.read_text()) if config and config.is_file() else {}
+    return int(kept.get("seed_everything") or 0)
+
+
 def _load(
-    target: str, before: tuple[Backbone, dict[str, Any]] | None
+    target: str, before: tuple[Backbone, dict[str, Any]] | None, *, seed: int
 ) -> tuple[Backbone, dict[str, Any]]:
     """A backbone, and a card that says at least its size and normalisation."""
     if target == "random":
@@ -160,7 +168,7 @@ def _load(
             "class_path": "sslkit.backbones.ResNet",
             "init_args": {"name": "resnet18", "stem": "cifar"},
         }
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return (build(describe(before[0])), before[1]) if before else (build(resnet), card)
     if Path(target).exists() or "/" in target or target.endswith((".ckpt", ".safetensors")):
         return load_backbone(target)

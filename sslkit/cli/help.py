@@ -31,7 +31,7 @@ Score frozen backbones. Features are extracted once; the test split picks nothin
 
   TARGET            a run folder, a checkpoint, a backbone.safetensors, a timm model's name
                     (its pretrained weights), or 'random': the target before it with fresh
-                    weights; first of all, ResNet-18
+                    weights of the run's seed; first of all, ResNet-18
   --data NAME       one or more of: cifar10, cifar100, fashion_mnist, stl10, shapes
   --protocol P      one or more of: knn, linear (default: all)
                     knn: cosine, vote weighted by exp(cosine / 0.07), k = 200 (and 20)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image
 
@@ -175,6 +176,27 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch, few_test_images
     assert len(by_layer) == 8
     assert {"shapes-limit100-stem", "shapes-limit100-stage3-random"} <= by_layer
     assert "accuracy by layer" in (run / "report.html").read_text()
+
+
+def test_random_weights_are_of_the_seed_of_the_run_before_them(tmp_path, monkeypatch):
+    seen = []
+
+    def record(backbone, *_, **__):
+        seen.append(backbone.stem[0].weight.detach().clone())
+        protocols = {"knn": {"accuracy": 50.0}}
+        return {"data": "shapes", "protocols": protocols, "n_train": 9, "n_test": 9}
+
+    monkeypatch.setattr(evaluate, "evaluate", record)
+    monkeypatch.setattr(evaluate, "write_report", lambda _: None)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        card = {"size": 32, "normalize": "half", "step": 1}
+        export_backbone(ResNet9(4), tmp_path / name / "backbone.safetensors", card)
+    (tmp_path / "a" / "config.yaml").write_text("seed_everything: 5\nwandb: disabled\n")
+    evaluate.score([str(tmp_path / "a"), "random", str(tmp_path / "b"), "random"], ["shapes"], [])
+    for weights, seed in ((seen[1], 5), (seen[3], 0)):
+        torch.manual_seed(seed)
+        assert torch.equal(weights, ResNet9(4).stem[0].weight)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
