@@ -167,13 +167,17 @@ class Method(pl.LightningModule, ABC):
         seed = int(np.random.SeedSequence(place).generate_state(1)[0])
         torch.manual_seed(seed)
         self.view.manual_seed(seed)
-        views, targets = _parts(self.view(images.images))
-        views = tuple(map(self._ready, views))
+        views, targets = self.make_views(images.images)
         losses = self.objective(Batch(views, targets, images.labels, images.index))
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss")
         self.log("lr", self.optimizers().param_groups[0]["lr"])
         return losses["loss"]
+
+    def make_views(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """What an objective is given of (N, C, H, W) images: the views, and the targets or None."""
+        views, targets = _parts(self.view(images))
+        return tuple(map(self._ready, views)), targets
 
     def _ready(self, view: Tensor) -> Tensor:
         """In the precision of the weights, which "bf16-true" lowers, and the layout of images."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from sslkit.backbones import Backbone
 from sslkit.distributed import all_gather
@@ -22,8 +23,11 @@ from sslkit.views import View
 class InstanceDiscrimination(Method):
     """Every image is a class of its own, and a memory bank of all images' projections classifies.
 
-    The bank has an entry an image, made when training begins: random unit vectors at first, then
-    a running mean of the image's own projections, written after the loss is taken.
+    The bank has an entry an image, a running mean of the image's own projections, written after
+    the loss is taken. For the softmax it begins with the projections of the untrained network.
+    The paper begins with random unit vectors: then images not met yet have nothing that holds
+    them where the network puts them all, those met push them away from there, and short runs do
+    not recover. Estimation keeps them, since its normalising constant is of the bank's beginning.
 
     Args:
         backbone: the network that is kept.
@@ -35,6 +39,7 @@ class InstanceDiscrimination(Method):
             estimation with so many entries drawn for each image (the paper has 4096).
         momentum: of an entry of the bank, in [0, 1); 0 replaces it, as the paper's text does.
         proximal: weight, at least 0, of the squared distance to the image's entry in the bank.
+        random_start: whether the softmax, too, begins with random unit vectors.
 
     Raises:
         ValueError: a value outside its range; when training begins, no ``prepare`` before it, or a
@@ -56,6 +61,7 @@ class InstanceDiscrimination(Method):
         negatives: int | None = None,
         momentum: float = 0.5,
         proximal: float = 0.0,
+        random_start: bool = False,
     ) -> None:
         super().__init__(backbone, view, optimizer)
         if not 0 < temperature < math.inf or not 0 <= momentum < 1 or not 0 <= proximal < math.inf:
@@ -70,6 +76,7 @@ class InstanceDiscrimination(Method):
             )
         self.temperature, self.negatives = temperature, negatives
         self.momentum, self.proximal = momentum, proximal
+        self.random_start = random_start or negatives is not None
         self.projector = nn.Linear(backbone.feature_dim, projection_dim)
         self.register_buffer("bank", None)
         self.register_buffer("log_z", torch.tensor(math.inf))  # until the first batch says it
@@ -90,11 +97,25 @@ class InstanceDiscrimination(Method):
         if self.bank is not None:
             self._check_length(len(checkpoint["state_dict"]["bank"]), len(self.bank))
 
+    @torch.no_grad()
+    def on_train_start(self) -> None:
+        if self.random_start or self.trainer.global_step:
+            return
+        assert self.seed is not None
+        self.view.manual_seed(self.seed)
+        batches = tqdm(
+            self.trainer.train_dataloader, "the memory bank", delay=2, disable=None, leave=False
+        )
+        for batch in batches:  # the remainder of an epoch stays random until it is met
+            images, index = batch.images.to(self.device), batch.index.to(self.device)
+            (view,), _ = self.make_views(images)
+            self._write(all_gather(self._projections(view)), all_gather(index))
+
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         (view,), index = batch.views, batch.index
         if self.bank is None:
             raise ValueError("there is no memory bank: call prepare, or train with a data module")
-        projections = F.normalize(self.projector(self.backbone(view)).float())
+        projections = self._projections(view)
         bank = self.bank.float()
         own = (projections * bank[index]).sum(1) / self.temperature
         if self.negatives is None:
@@ -120,13 +141,20 @@ class InstanceDiscrimination(Method):
             self.log_z.copy_(torch.where(self.log_z.isinf(), first, self.log_z))
         return nce(positive - self.log_z, negatives - self.log_z, classes=len(bank))
 
+    def _projections(self, view: Tensor) -> Tensor:
+        return F.normalize(self.projector(self.backbone(view)).float())
+
     @torch.no_grad()
     def _remember(self, projections: Tensor, index: Tensor) -> None:
         """Move the entries of the images of all processes towards their projections."""
         assert self.bank is not None
         projections, index = all_gather(projections), all_gather(index)
         moved = self.bank[index].float().lerp(projections, 1 - self.momentum)
-        self.bank = self.bank.index_copy(0, index, F.normalize(moved).to(self.bank.dtype))
+        self._write(F.normalize(moved), index)
+
+    def _write(self, rows: Tensor, index: Tensor) -> None:
+        assert self.bank is not None
+        self.bank = self.bank.index_copy(0, index, rows.to(self.bank.dtype))
 
     @staticmethod
     def _check_length(bank: int, images: int) -> None:

@@ -2,14 +2,17 @@ import copy
 import math
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.callbacks import Callback
+from torch import nn
 
-from sslkit.backbones import ResNet9
-from sslkit.data import load
+from sslkit.backbones import Backbone, ResNet9
+from sslkit.data import DataModule, load
 from sslkit.methods import Batch, InstanceDiscrimination
 from sslkit.training import Optimizer
-from sslkit.views import InstDiscView
+from sslkit.views import EvaluationView, InstDiscView
 
 
 def model(images=10, **options):
@@ -128,6 +131,53 @@ def test_nce_is_the_loop_over_what_was_drawn():
 def test_the_bank_resumes_exactly(resumed_like_new, negatives):
     whole, _ = resumed_like_new(lambda: model(images=0, negatives=negatives))
     assert whole.bank.shape == (64, 5)
+
+
+class Flat(Backbone):
+    """Without BatchNorm: projections do not depend on the rest of a batch."""
+
+    feature_dim = 6
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 16)
+
+    def feature_map(self, images):
+        return self.conv(images)
+
+    def init_args(self):
+        return {}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("options", [{}, {"random_start": True}, {"negatives": 5}])
+def test_the_bank_begins_with_the_projections_of_the_untrained_network(tmp_path, options):
+    class Begun(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            self.banks = [*getattr(self, "banks", []), module.bank.clone()]
+            self.positions = [*getattr(self, "positions", []), trainer.datamodule.loader.position]
+
+    data, begun = DataModule("shapes", limit=10, batch_size=4), Begun()
+    data.setup("fit")
+    images = data.dataset.images
+    torch.manual_seed(0)
+    view = EvaluationView(16, "half")
+    method = InstanceDiscrimination(Flat(), view, projection_dim=5, **options)
+    projections = F.normalize(method.projector(method.backbone(view(images)))).detach()
+    pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[begun],
+        default_root_dir=tmp_path,
+    ).fit(method, datamodule=data)
+    own = (begun.banks[0] * projections).sum(1) > 1 - 1e-5
+    assert own.sum() == (0 if options else 8)  # the two of no whole batch are left out
+    assert begun.positions == [1, 2]
+    torch.testing.assert_close(begun.banks[0].norm(dim=1), torch.ones(10))
 
 
 def test_a_bank_of_another_length_is_refused():
