@@ -10,6 +10,7 @@ record. `python eval/tables.py` puts it into the README.
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def main() -> None:
     if record["budget"] != budget:
         raise SystemExit(f"{path} is of another budget: move it away, or give another --results")
     methods = record["methods"]
-    args.options = ["--data.name", args.data, "--data.limit", str(args.images), *args.options]
+    given = args.options
+    args.options = ["--data.name", args.data, "--data.limit", str(args.images), *given]
     args.options += ["--trainer.max_epochs", str(args.epochs), "--wandb", "disabled"]
     for seed in args.seeds:
         for name in args.methods:
@@ -72,14 +74,21 @@ def main() -> None:
             }
             others = [r for r in methods.get(name, []) if r["seed"] != seed]
             methods[name] = sorted([*others, run], key=lambda r: r["seed"])
-            seeds = sorted({r["seed"] for runs in methods.values() for r in runs})
-            record["command"] = (
-                f"python eval/methods.py --seeds {' '.join(map(str, seeds))} "
-                f"--epochs {args.epochs} --images {args.images}"
-            )
+            record["command"] = command(args, given, methods)
             args.results.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(record, indent=2) + "\n")
     print(path)
+
+
+def command(args: argparse.Namespace, options: list[str], methods: dict[str, Any]) -> str:
+    """What leaves all of the record: its methods and seeds at this budget."""
+    seeds = sorted({run["seed"] for runs in methods.values() for run in runs})
+    words = ["python", "eval/methods.py", "--seeds", *map(str, seeds)]
+    words += [] if set(methods) == set(METHODS) else ["--methods", *methods]
+    words += ["--epochs", str(args.epochs), "--images", str(args.images)]
+    words += [] if args.data == "cifar10" else ["--data", args.data]
+    words += ["--limit", str(args.limit)] if args.limit else []
+    return shlex.join([*words, *(["--", *options] if options else [])])
 
 
 def scores(folder: Path, data: str, limit: int | None, random: bool) -> dict[str, dict[str, Any]]:

@@ -176,8 +176,8 @@ def by_method(record: dict[str, Any]) -> str:
     order = [name for name in (*order, "SimCLR", "supervised") if name in record["methods"]]
     rows = {name: (record["methods"][name], "trained") for name in order}
     for name, title in (("colorization", "random, grey images"), ("SimCLR", "random")):
-        if name in rows:  # of which there is one, whatever the seed
-            rows = {title: (record["methods"][name][:1], "random"), **rows}
+        if name in rows:
+            rows = {title: (record["methods"][name], "random"), **rows}
     layers = list(record["methods"][order[0]][0]["accuracy"]["trained"])
     titles = ["kNN", "linear", "kNN, best layer", "linear, best layer", "minutes"]
     summary, table = (

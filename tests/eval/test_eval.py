@@ -75,7 +75,10 @@ def test_methods_leave_a_record_and_add_to_it(tmp_path):
         done = run("methods.py", "--methods", name, *argv, *small)
         assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "methods.json").read_text())
-    assert record["command"] == "python eval/methods.py --seeds 0 --epochs 1 --images 256"
+    assert record["command"] == (
+        "python eval/methods.py --seeds 0 --methods rotation colorization --epochs 1 --images 256 "
+        "--data shapes --limit 300 -- --model.backbone.width 2 --trainer.log_every_n_steps 1"
+    )
     assert list(record["methods"]) == ["rotation", "colorization"]
     for name, weights in (("rotation", {"trained"}), ("colorization", {"trained", "random"})):
         (found,) = record["methods"][name]
