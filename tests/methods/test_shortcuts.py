@@ -5,6 +5,7 @@ With the remedy they must answer at chance, within three standard deviations; wi
 """
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -36,10 +37,10 @@ class Dense(Backbone):
         return {"size": self.size}
 
 
-def smooth_noise(n, side):
-    """Grey noise in which pixels up to 4 apart are alike, and no others."""
-    noise = torch.randn(n, 1, side + 4, side + 4)
-    for _ in range(2):
+def smooth_noise(n, side, reach=4):
+    """Grey noise in which pixels up to ``reach`` apart, 2 or 4, are alike, and no others."""
+    noise = torch.randn(n, 1, side + reach, side + reach)
+    for _ in range(reach // 2):
         noise = F.avg_pool2d(noise, 3, 1)
     return (0.5 + 0.2 * noise / noise.std()).clamp(0, 1)
 
@@ -112,12 +113,14 @@ def sigmas(make, images, side, steps=100, batch=32, fresh=2500, **options):
 
 FUSED = {"make": relative_position, "patch": 8, "images": aberration, "side": 24, "steps": 70}
 TILED = {"make": jigsaw, "tile": 8, "images": aberration, "side": 24}
+SMALL = {"make": relative_position, "patch": 8, "images": partial(smooth_noise, reach=2)}
 BORDERS = {"make": jigsaw, "tile": 4, "images": smooth_noise, "steps": 120}
 LIGHT = {"make": jigsaw, "tile": 4, "side": 12, "steps": 70}
 LEAKS = {
     "neighbours that touch": {
         "make": relative_position, "patch": 4, "images": smooth_noise, "side": 12
     },
+    "neighbours of 8 px that touch": {**SMALL, "side": 24, "steps": 200},
     "neighbours with aberration": FUSED,
     "tiles that touch": {**BORDERS, "side": 12},
     "tiles with their brightness": {**LIGHT, "images": brightness_ramp, "normalize_tiles": False},
@@ -127,6 +130,9 @@ LEAKS = {
 REMEDIES = {
     "gap and jitter": {
         **LEAKS["neighbours that touch"], "gap": 6, "jitter": 1, "side": 26
+    },
+    "gap and jitter at 32 px": {  # those of the configs
+        **SMALL, "gap": 2, "jitter": 1, "side": 32, "steps": 200
     },
     "projection": {**FUSED, "color": "projection"},
     "dropping": {**FUSED, "color": "drop"},
@@ -151,6 +157,13 @@ def test_with_its_remedy_a_network_stays_at_chance(case):
 @pytest.mark.parametrize("case", REMEDIES.values(), ids=REMEDIES)
 def test_so_it_does_when_it_learns_longer_and_is_asked_more(case):
     assert abs(sigmas(**{**case, "steps": 600, "fresh": 20_000})) < 3
+
+
+@pytest.mark.slow
+def test_offsets_at_32_px_as_in_the_configs():
+    case = {"make": jigsaw, "tile": 8, "images": smooth_noise, "steps": 500, "batch": 64}
+    assert sigmas(**case, side=24) > 10
+    assert abs(sigmas(**case, cell=10, channel_jitter=1, side=30)) < 3
 
 
 def test_some_grey_images_and_moved_channels_dim_aberration_in_tiles_but_leave_some():
