@@ -25,7 +25,7 @@ from sslkit.dashboard.plots import (
 from sslkit.training import write_atomically
 
 CAPTIONS = {
-    "views": "Training images, and the views that the method compares.",
+    "views": "Training images, and what the method is given of them.",
     "neighbours": "Nearest images by the cosine of the features. Whole green frame: the query's "
     "class; broken red frame: another; grey: no label.",
     "colours": "Training images: the lightness that the method sees, the colours that it predicts "

@@ -33,8 +33,9 @@ def views_sheet(
     """Draw images beside their views, a row an image, each view above the lines of its caption.
 
     A batch of k N views of N images is k copies of the batch, one after another: view j of image
-    i is at j N + i. A batch of tiles, (k N, m, C, h, w), makes grids as square as can be, row by
-    row. Views stand in proportion to each other, but for those that would be too small to see.
+    i is at j N + i; of batches of one length, views j stand together. A batch of tiles,
+    (k N, m, C, h, w), makes grids as square as can be, row by row. Views stand in proportion to
+    each other, but for those that would be too small to see.
     Rows are laid out in blocks side by side while they stay narrow enough.
 
     Args:
@@ -120,13 +121,20 @@ def _columns(
     scale = _side(largest, most=160) / largest
     factors = [_side(_longest(images), most=160) / _longest(images)]
     factors += [max(scale, LEAST / _longest(batch)) for batch in views]
-    for batch, factor, of_batch in zip((images, *views), factors, texts, strict=True):
-        for start in range(0, len(batch), n):
-            title = f"view {len(columns) - 1}" if columns else "original"
-            pictures = _drawn(batch[start : start + n][:rows], factor)
-            width = max(TEXT, *(picture.width for picture in pictures))
-            lines = [_wrapped(text, width) for text in of_batch[start : start + n][:rows]]
-            columns.append(_Column(title, pictures, lines))
+    parts = [
+        (batch[start : start + n], factor, of_batch[start : start + n])
+        for batch, factor, of_batch in zip((images, *views), factors, texts, strict=True)
+        for start in range(0, len(batch), n)
+    ]
+    if len({len(batch) for batch in views}) == 1:
+        each = len(views[0]) // n
+        parts = [parts[0], *(part for j in range(each) for part in parts[1 + j :: each])]
+    for part, factor, of_part in parts:
+        title = f"view {len(columns) - 1}" if columns else "original"
+        pictures = _drawn(part[:rows], factor)
+        width = max(TEXT, *(picture.width for picture in pictures))
+        lines = [_wrapped(text, width) for text in of_part[:rows]]
+        columns.append(_Column(title, pictures, lines))
     return columns
 
 

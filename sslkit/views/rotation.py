@@ -46,4 +46,5 @@ class RotationView(View):
         return Targeted((turned,), targets)
 
     def captions(self) -> tuple[list[str], ...]:
-        return (self.augment.captions(),)
+        texts = self.augment.captions()
+        return ([f"{90 * k} degrees\n{text}" for k in range(4) for text in texts],)

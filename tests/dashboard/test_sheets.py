@@ -283,3 +283,15 @@ def test_bad_shapes():
         views_sheet(images, views, captions=(["", "", ""],))
     with pytest.raises(ValueError, match="targets must be 2 or 4, not 3"):
         views_sheet(images, views, targets=torch.zeros(3))
+
+
+def test_views_of_one_number_stand_together():
+    images = torch.zeros(2, 3, 32, 32)
+    first, second = torch.rand(2, 6, 3, 32, 32)  # of pairs 0, 1 and 2 of both images
+    together = views_sheet(images, (first, second))
+    by_pair = [batch[start : start + 2] for start in (0, 2, 4) for batch in (first, second)]
+    assert together.tobytes() == views_sheet(images, by_pair).tobytes()
+    texts = [[str(i) for i in range(6)], list("abcdef")]
+    named = views_sheet(images, (first, second), captions=texts)
+    by_pair_texts = [text[start : start + 2] for start in (0, 2, 4) for text in texts]
+    assert named.tobytes() == views_sheet(images, by_pair, captions=by_pair_texts).tobytes()
