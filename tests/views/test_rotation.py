@@ -31,3 +31,15 @@ def test_normalised_as_the_view_says():
 def test_bad_scale():
     with pytest.raises(ValueError, match="scale must be"):
         RotationView(32, scale=(0.5, 2.0))
+
+
+def test_captions_say_the_turn():
+    view = RotationView(8)
+    view(torch.rand(2, 3, 12, 12))
+    (captions,) = view.captions()
+    assert [text.split("\n")[0] for text in captions] == [
+        *["0 degrees"] * 2,
+        *["90 degrees"] * 2,
+        *["180 degrees"] * 2,
+        *["270 degrees"] * 2,
+    ]
