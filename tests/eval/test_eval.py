@@ -89,6 +89,7 @@ def test_methods_leave_a_record_and_add_to_it(tmp_path):
     assert "is of another budget" in other.stderr
 
 
+@pytest.mark.slow
 def test_measure_leaves_a_record(tmp_path):
     argv = ["simclr_shapes", "--data", "shapes", "--limit", 300, "--out", tmp_path / "runs"]
     argv += ["--results", tmp_path, "--", "--model.backbone.width", 2, "--data.limit", 512]
