@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from sklearn.cluster import KMeans
+from sklearn.metrics import normalized_mutual_info_score
+from torch.nn.functional import normalize
+
+from sslkit.evaluation.features import Features
+from sslkit.evaluation.metrics import map_at_r, recall_at_k
+from sslkit.evaluation.retrieval import kmeans, retrieval
+
+
+def embedded(n, classes, spread, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    centres = torch.randn(classes, 16, generator=generator)
+    return Features(centres[labels] + spread * torch.randn(n, 16, generator=generator), labels)
+
+
+def test_classes_apart_score_100_whatever_the_length_of_their_features():
+    test = embedded(200, 8, 0.01)
+    test = Features(test.features * torch.logspace(-20, 15, 200)[:, None], test.labels)
+    scores = retrieval(test)
+    assert list(scores) == [
+        *("recall@1", "recall@2", "recall@4", "recall@8"),
+        *("map@r", "nmi", "f1"),
+    ]
+    assert set(scores.values()) == {100.0}
+
+
+def test_retrieval_is_its_metrics_and_repeats(capfd):
+    test = embedded(300, 6, 1.5)
+    before = torch.get_rng_state()
+    scores = retrieval(test, ks=(1, 5), seed=3)
+    assert retrieval(test, ks=(1, 5), seed=3) == scores
+    assert torch.equal(torch.get_rng_state(), before)
+    assert list(capfd.readouterr()) == ["", ""]
+    recall = recall_at_k(*test, (1, 5))
+    assert [scores["recall@1"], scores["recall@5"]] == list(recall.values())
+    assert scores["map@r"] == map_at_r(*test)
+    assert 0 < scores["f1"] < scores["nmi"] + 20 < 120
+
+
+def test_retrieval_is_pytorch_metric_learnings_on_the_same_clusters():
+    test = embedded(300, 6, 1.5)
+    points = normalize(test.features)
+    peer = AccuracyCalculator(
+        include=("precision_at_1", "mean_average_precision_at_r", "NMI"),
+        device=torch.device("cpu"),
+        kmeans_func=lambda points, clusters: kmeans(points, clusters, seed=0),
+    ).get_accuracy(points, test.labels)
+    scores = retrieval(test)
+    assert scores["recall@1"] == pytest.approx(100 * peer["precision_at_1"])
+    assert scores["map@r"] == pytest.approx(100 * peer["mean_average_precision_at_r"])
+    assert scores["nmi"] == pytest.approx(100 * peer["NMI"])
+
+
+def test_kmeans_is_as_good_as_scikit_learns():
+    test = embedded(600, 10, 1.0)
+    points = normalize(test.features)
+    ours = kmeans(points, 10)
+    assert ours.shape == (600,)
+    peer = KMeans(10, n_init=10, random_state=0).fit(points.numpy())
+    cost = 0.0
+    for cluster in ours.unique():
+        members = points[ours == cluster]
+        cost += float((members - members.mean(0)).square().sum())
+    assert cost <= 1.02 * peer.inertia_
+    agreed = normalized_mutual_info_score(test.labels, peer.labels_)
+    assert normalized_mutual_info_score(test.labels, ours) == pytest.approx(agreed, abs=0.03)
+
+
+def test_kmeans_uses_every_point():
+    # faiss would draw 256 a cluster: the far one would rarely be among them.
+    points = torch.cat([0.1 * torch.randn(5000, 2), torch.tensor([[1000.0, 0.0]])])
+    for seed in range(3):
+        assert kmeans(points, 2, seed=seed).bincount().sort().values.tolist() == [1, 5000]
+
+
+def test_kmeans_finds_small_classes_far_away():
+    labels = torch.cat([torch.zeros(2000), torch.arange(1, 10).repeat(3)]).long()
+    centres = 10 * torch.eye(10)
+    noise = torch.randn(len(labels), 10, generator=torch.Generator().manual_seed(0))
+    for seed in range(3):
+        found = kmeans(centres[labels] + 0.01 * noise, 10, seed=seed)
+        assert normalized_mutual_info_score(labels, found) == pytest.approx(1)
+
+
+def test_features_that_are_all_one_have_scores_and_print_nothing(capfd):
+    scores = retrieval(Features(torch.ones(40, 5), torch.arange(40) % 4))
+    assert all(0 <= score <= 100 for score in scores.values())
+    assert list(capfd.readouterr()) == ["", ""]
+
+
+def test_kmeans_refuses():
+    for clusters in (0, 4):
+        with pytest.raises(ValueError, match=f"from 1 to the 3 points, not {clusters}"):
+            kmeans(torch.randn(3, 2), clusters)
+    with pytest.raises(ValueError, match="seed must be at least 0, not -1"):
+        kmeans(torch.randn(3, 2), 2, seed=-1)
+
+
+def test_retrieval_refuses_what_has_no_answer():
+    features, labels = embedded(20, 4, 1.0)
+    for test, says in (
+        (Features(features, labels * 0), "2 classes or more, but all labels are one"),
+        (Features(features, labels - 1), "at least 0, but one is -1"),
+        (Features(features[:1], labels[:1]), "no two of the 1 labels"),
+        (Features(features[:8], labels[:8]), "from 1 to the 7 others there are, not"),
+        (Features(features * 0, labels), "only zeros"),
+        (Features(features * math.nan, labels), "NaN or infinity"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            retrieval(test)
