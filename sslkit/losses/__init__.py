@@ -12,7 +12,7 @@ from sslkit.losses.lifted import LiftedStructureLoss, lifted_structure
 from sslkit.losses.margin_triplet import MarginTripletLoss, margin_triplet
 from sslkit.losses.multi_view import nt_xent_multi_view
 from sslkit.losses.n_pair import NPairLoss, n_pair
-from sslkit.losses.nce import NCELoss, nce
+from sslkit.losses.nce import nce
 from sslkit.losses.negative_cosine import NegativeCosineLoss, negative_cosine
 from sslkit.losses.nt_logistic import NTLogisticLoss, nt_logistic
 from sslkit.losses.nt_xent import NTXentLoss, nt_xent
@@ -32,7 +32,6 @@ __all__ = [
     "InfoNCELoss",
     "LiftedStructureLoss",
     "MarginTripletLoss",
-    "NCELoss",
     "NPairAngularLoss",
     "NPairLoss",
     "NTLogisticLoss",

@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslkit.embeddings import check_tensor
 
@@ -41,37 +41,9 @@ def nce(positive: Tensor, negatives: Tensor, *, classes: int) -> Tensor:
         )
     if not (positive.is_floating_point() and negatives.is_floating_point()):
         raise ValueError(f"logits must be floats, not {positive.dtype} and {negatives.dtype}")
-    _check_classes(classes)
+    if classes < 1:
+        raise ValueError(f"classes must be at least 1, not {classes}")
     noise = math.log(negatives.shape[1] / classes)
     dtype = torch.promote_types(torch.promote_types(positive.dtype, negatives.dtype), torch.float32)
     own = F.softplus(noise - positive.to(dtype))
     return (own + F.softplus(negatives.to(dtype) - noise).sum(1)).mean()
-
-
-class NCELoss(nn.Module):
-    """Noise-contrastive estimation as a module; see :func:`nce`.
-
-    Args:
-        classes: of which the noise is drawn, at least 1.
-
-    >>> uniform = torch.full((2, 5), -math.log(4.0))
-    >>> round(NCELoss(classes=4)(uniform[:, 0], uniform[:, 1:]).item(), 4)
-    2.502
-    """
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        _check_classes(classes)
-        self.classes = classes
-
-    def forward(self, positive: Tensor, negatives: Tensor) -> Tensor:
-        """(N,) and (N, m) to a scalar."""
-        return nce(positive, negatives, classes=self.classes)
-
-    def extra_repr(self) -> str:
-        return f"classes={self.classes}"
-
-
-def _check_classes(classes: int) -> None:
-    if classes < 1:
-        raise ValueError(f"classes must be at least 1, not {classes}")

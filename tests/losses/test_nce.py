@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from sslkit.losses import NCELoss, nce
+from sslkit.losses import nce
 
 
 def test_it_is_the_papers_formula_by_a_loop():
@@ -58,10 +58,3 @@ def test_its_optimum_is_the_data():
 def test_bad_input(positive, negatives, classes, said):
     with pytest.raises((ValueError, TypeError), match=said):
         nce(positive, negatives, classes=classes)
-
-
-def test_module_is_the_function():
-    positive, negatives = -torch.rand(4), -torch.rand(4, 6)
-    assert torch.equal(NCELoss(9)(positive, negatives), nce(positive, negatives, classes=9))
-    with pytest.raises(ValueError, match="classes must be at least 1, not 0"):
-        NCELoss(0)
