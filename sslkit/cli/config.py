@@ -38,6 +38,9 @@ class PretrainCLI(LightningCLI):
         parser.add_argument(
             "--online_every", type=int, default=1, help="epochs between online signals; 0: none"
         )
+        parser.add_argument(
+            "--compile", type=bool, default=False, help="compile the backbone for training steps"
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         super().parse_arguments(parser, args)
@@ -184,7 +187,7 @@ def _concrete(base: type) -> list[type]:
 
 def _options() -> list[str]:
     groups = {"data": DataModule, "trainer": Trainer}
-    return ["--name", "--out", "--wandb", "--online_every", "--config", "--resume"] + [
+    return ["--name", "--out", "--wandb", "--online_every", "--compile", "--config", "--resume"] + [
         f"--{group}.{option}"
         for group, kind in groups.items()
         for option in inspect.signature(kind).parameters

@@ -14,6 +14,7 @@ Train a backbone. The run folder is OUT/NAME and is never overwritten.
   --resume RUN      go on with a run folder from its last checkpoint
   --wandb MODE      auto, online, offline or disabled (default: auto)
   --online_every N  epochs between online signals; 0 for none (default: 1)
+  --compile BOOL    compile the backbone for training steps (default: false)
 
 Anything in the config is an option too, for example:
   --data.root DIR   --data.batch_size N   --data.name cifar10

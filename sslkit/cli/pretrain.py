@@ -15,7 +15,14 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from sslkit.callbacks import FiniteLoss, OnlineSignals, Progress, SafeInterrupt, Throughput
+from sslkit.callbacks import (
+    CompiledBackbone,
+    FiniteLoss,
+    OnlineSignals,
+    Progress,
+    SafeInterrupt,
+    Throughput,
+)
 from sslkit.cli.arguments import values, with_config_files, without
 from sslkit.cli.config import PretrainCLI, parse
 from sslkit.cli.run_folder import check_resumed, commit, held, hold_log, log_to, refuse_existing
@@ -124,6 +131,7 @@ def _trainer(cli: PretrainCLI, last: Path) -> pl.Trainer:
         raise ValueError("a run has its own loggers: leave out trainer.logger; --wandb chooses")
     callbacks = [
         *_listed(given.callbacks),
+        *[CompiledBackbone()] * cli.config.compile,
         Progress(),
         Throughput(),
         FiniteLoss(),

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 
 # What a resumed run may change: where it runs, how long, and where its data lies.
-FREE = ("wandb", "out", "name", "online_every")
+FREE = ("wandb", "out", "name", "online_every", "compile")
 FREE_DATA = ("root", "resident", "workers")
 FIXED_TRAINER = (  # beside the number of processes
     *("accumulate_grad_batches", "gradient_clip_algorithm", "gradient_clip_val"),

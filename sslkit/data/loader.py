@@ -110,7 +110,7 @@ class Loader:
         assert isinstance(self.dataset, ArrayDataset)
         images, labels = self.dataset.images, self.dataset.labels
         for rows in self.sampler:
-            index = torch.tensor(rows, device=images.device)
+            index = torch.tensor(rows).to(images.device, non_blocking=True)  # else it would wait
             yield Images(
                 images[index],
                 torch.full_like(index, -1) if labels is None else labels[index],

@@ -171,7 +171,8 @@ class Method(pl.LightningModule, ABC):
         losses = self.objective(Batch(views, targets, images.labels, images.index))
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss")
-        self.log("lr", self.optimizers().param_groups[0]["lr"])
+        # As a tensor: of a number Lightning makes one on the device, which waits for it each step.
+        self.log("lr", torch.tensor(float(self.optimizers().param_groups[0]["lr"])))
         return losses["loss"]
 
     def make_views(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:

@@ -18,7 +18,8 @@ from sslkit.losses.streaming.definition import (
 )
 from sslkit.losses.streaming.strips import by_strips, by_strips_backward
 
-KEPT = 2**21  # elements of tiles kept from the forward to the backward pass
+# Elements of tiles kept from the forward to the backward pass: on a GPU, 2 GB of its memory.
+KEPT, KEPT_ON_GPU = 2**21, 2**29
 
 
 def _side(z: Tensor) -> int:
@@ -32,7 +33,8 @@ def space_for(z: Tensor, keep: bool) -> Tensor:
     """Room for tiles (S, side, side): for one, or for those that are worth keeping."""
     side = _side(z)
     parts = math.ceil(z.shape[0] / side)
-    slots = min(parts * (parts + 1) // 2, max(1, KEPT // side**2)) if keep else 1
+    kept = KEPT if z.device.type == "cpu" else KEPT_ON_GPU
+    slots = min(parts * (parts + 1) // 2, max(1, kept // side**2)) if keep else 1
     return z.new_empty(slots, side, side)
 
 
