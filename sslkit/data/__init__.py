@@ -1,21 +1,30 @@
-"""Data: sets by name, unlabelled folders, the procedural set, the data module of a run."""
+"""Data: sets by name, labelled or not, the procedural set, the data module of a run."""
 
 from sslkit.data.array import ArrayDataset
 from sslkit.data.datasets import DATASETS, load
+from sslkit.data.downstream import DOWNSTREAM
 from sslkit.data.folder import ImageFolder
+from sslkit.data.images import ImageError, LabelledImages
 from sslkit.data.loader import BatchOrder, Images, Loader, gather
 from sslkit.data.module import DataModule
 from sslkit.data.shapes import shapes
+from sslkit.data.splits import Splits, about, load_splits
 
 __all__ = [
     "DATASETS",
+    "DOWNSTREAM",
     "ArrayDataset",
     "BatchOrder",
     "DataModule",
+    "ImageError",
     "ImageFolder",
     "Images",
+    "LabelledImages",
     "Loader",
+    "Splits",
+    "about",
     "gather",
     "load",
+    "load_splits",
     "shapes",
 ]

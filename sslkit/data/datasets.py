@@ -1,13 +1,8 @@
 """Data sets by name, in memory as uint8: ``load("cifar10", "train")``."""
 
-import difflib
-import http.client
-import os
-import pickle
 import socket
 import sys
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext, redirect_stderr
 from functools import partial
 from io import StringIO
@@ -23,12 +18,9 @@ from torchvision.transforms.functional import resize
 
 from sslkit.data.array import ArrayDataset
 from sslkit.data.folder import ImageFolder
+from sslkit.data.storage import FAULTS, check_choice, data_root, one_line
 
 TIMEOUT = 8.0  # seconds without an answer before a download is given up
-FAULTS = (  # what torchvision raises without a network or over damaged files
-    *(OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError, EOFError),
-    *(http.client.HTTPException, pickle.UnpicklingError, zlib.error),
-)
 
 
 def _cifar(cls: type[tv.CIFAR10], root: Path, split: str, download: bool) -> ArrayDataset:
@@ -112,9 +104,9 @@ def load(
     >>> data.images.shape, data.labels.shape
     (torch.Size([8, 3, 16, 16]), torch.Size([8]))
     """
-    _check("data set", name, tuple(DATASETS))
+    check_choice("data set", name, tuple(DATASETS))
     source = DATASETS[name]
-    _check(f"split of {name}", split, source.splits)
+    check_choice(f"split of {name}", split, source.splits)
     for what, value in (("size", size), ("limit", limit)):
         if value is not None and value < 1:
             raise ValueError(f"{what} must be at least 1, got {value!r}")
@@ -127,19 +119,11 @@ def load(
     if name == "shapes":
         data = source.read(split, limit)
     else:
-        root = root or os.environ.get("SSLKIT_DATA") or "~/.cache/sslkit/data"
-        data = _stored(name, split, Path(root).expanduser(), download)
+        data = _stored(name, split, data_root(root), download)
     images = data.images[:limit]
     if size is not None and size != source.size:
         images = _resized(images, size)
     return ArrayDataset(images, None if data.labels is None else data.labels[:limit], data.classes)
-
-
-def _check(what: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        close = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown {what} {value!r}: choose from {', '.join(choices)}{hint}")
 
 
 def _stored(name: str, split: str, root: Path, download: bool) -> ArrayDataset:
@@ -159,8 +143,8 @@ def _stored(name: str, split: str, root: Path, download: bool) -> ArrayDataset:
         return source.read(root, split, False)
     except FAULTS as error:
         raise ValueError(
-            f"{name} at {folder} is damaged or incomplete ({_line(error)}): remove that folder to "
-            f"have it fetched anew, or unpack {source.homepage} there"
+            f"{name} at {folder} is damaged or incomplete ({one_line(error)}): remove that "
+            f"folder to have it fetched anew, or unpack {source.homepage} there"
         ) from error
 
 
@@ -176,15 +160,10 @@ def _fetch(source: Source, root: Path, split: str) -> str:
             source.read(Path(part), split, True)
             Path(part, source.folder).rename(root / source.folder)
     except FAULTS as error:  # also when another process has moved it in meanwhile
-        return f"the download failed: {_line(error)}"
+        return f"the download failed: {one_line(error)}"
     finally:
         socket.setdefaulttimeout(before)
     return ""
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.removesuffix(". You can use download=True to download it")
 
 
 def _resized(images: torch.Tensor, size: int, chunk: int = 1024) -> torch.Tensor:

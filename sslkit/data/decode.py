@@ -5,6 +5,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -56,25 +57,28 @@ class _Quiet:
 quiet = _Quiet()
 
 
-def reason(path: Path, error: BaseException) -> str:
+def reason(file: Path | BytesIO, error: BaseException) -> str:
     """One line that says what is wrong with the file."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image" if path.stat().st_size else "empty file"
+        size = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
+        return "not an image" if size else "empty file"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def open_image(path: Path, size: int) -> Image.Image:
+def open_image(file: Path | BytesIO, size: int) -> Image.Image:
     """The image, its header read; a JPEG is set to decode at 1/2, 1/4 or 1/8 if that suffices."""
     draft = (2 * size, 2 * size)
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError:
         # PIL counts the full size. A draft is far smaller, and cheap unless progressive, which
         # keeps the coefficients of the whole image in memory.
         with suppress(SyntaxError):
-            jpeg = JpegImagePlugin.JpegImageFile(path)
+            if isinstance(file, BytesIO):
+                file.seek(0)
+            jpeg = JpegImagePlugin.JpegImageFile(file)
             jpeg.draft(None, draft)
             limit = Image.MAX_IMAGE_PIXELS
             if limit and jpeg.width * jpeg.height <= limit and "progressive" not in jpeg.info:
@@ -85,21 +89,27 @@ def open_image(path: Path, size: int) -> Image.Image:
     return image
 
 
-def decode(path: Path, size: int) -> torch.Tensor:
+def decode(file: Path | BytesIO, size: int) -> torch.Tensor:
     """The file as an upright square, uint8 (3, size, size)."""
-    with quiet(), open_image(path, size) as image:
+    with quiet(), open_image(file, size) as image:
+        return square(image, size)
+
+
+def square(image: Image.Image, size: int) -> torch.Tensor:
+    """The picture as an upright square, uint8 (3, size, size)."""
+    with quiet():
         image.load()
         rgb = _rgb(image)
         side = min(rgb.size)
         left, top = (rgb.width - side) / 2, (rgb.height - side) / 2
-        square = rgb.resize(
+        cropped = rgb.resize(
             (size, size),
             Image.Resampling.BICUBIC,
             box=(left, top, left + side, top + side),
             reducing_gap=3.0,
         )
         turn = UPRIGHT.get(_orientation(image))
-        upright = square if turn is None else square.transpose(turn)
+        upright = cropped if turn is None else cropped.transpose(turn)
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
 
 

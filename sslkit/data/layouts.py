@@ -60,11 +60,8 @@ def _named(cls: Any, split: str, root: Path) -> tuple[Sequence[str], list[tuple[
 
 def by_mat(cls: Any, train: Sequence[str], test: Sequence[str], root: Path) -> Listing:
     """``by_torchvision`` for a set whose lists are .mat files, which scipy reads."""
-    try:
-        from scipy.io.matlab import MatReadError
-    except ModuleNotFoundError as error:
-        text = f"the lists of {cls.__name__} are .mat files, which scipy reads: pip install scipy"
-        raise ModuleNotFoundError(text) from error
+    from scipy.io.matlab import MatReadError  # slow to import: no other set waits for it
+
     try:
         return by_torchvision(cls, train, test, root)
     except MatReadError as error:

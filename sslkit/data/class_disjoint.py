@@ -1,0 +1,57 @@
+"""The sets of deep metric learning whose test classes no training image shows.
+
+Their split (Oh Song et al. 2016; arXiv:1511.06452) is by class and not the authors' own: the first
+half of the classes trains, the second half tests.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torchvision import datasets as tv
+
+from sslkit.data.downstream import Downstream
+from sslkit.data.layouts import Listing, by_mat
+
+
+def halves(classes: Sequence[str], items: Sequence[tuple[Path, Any]]) -> Listing:
+    """The images of the first half of the classes, and those of the second, as numbered before."""
+    cut = len(classes) // 2
+    train = [item for item in items if item[1] < cut]
+    return Listing(classes, train, [item for item in items if item[1] >= cut])
+
+
+def cub200(root: Path) -> Listing:
+    """CUB-200-2011 as its authors unpack it: lists of "number value", numbers from 1."""
+    folder = root / "CUB_200_2011"
+
+    def table(name: str) -> dict[str, str]:
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        return dict(line.split(maxsplit=1) for line in lines if line.strip())
+
+    names, images = table("classes.txt"), table("images.txt")
+    number, labels = {key: i for i, key in enumerate(names)}, table("image_class_labels.txt")
+    items = [(folder / "images" / path, number[labels[key]]) for key, path in images.items()]
+    return halves([name.partition(".")[2] for name in names.values()], items)
+
+
+def cars196(root: Path) -> Listing:
+    """Stanford Cars as torchvision lays it out, its official halves together.
+
+    The labels of the official test half came later, in a file of their own: without it there is
+    the official train half alone.
+    """
+    there = (root / "stanford_cars" / "cars_test_annos_withlabels.mat").is_file()
+    official = ("train", "test") if there else ("train",)
+    whole = by_mat(tv.StanfordCars, official, (), root)
+    return halves(whole.classes, whole.train)
+
+
+# fmt: off
+CLASS_DISJOINT = {
+    "cub200": Downstream("CUB-200-2011", "accuracy", 200, 5_864, 5_924,
+        cub200, "CUB_200_2011", "https://data.caltech.edu/records/65de6-vp158"),
+    "cars196": Downstream("Cars196", "accuracy", 196, 8_054, 8_131,
+        cars196, "stanford_cars", "https://github.com/pytorch/vision/issues/7545"),
+}
+# fmt: on
