@@ -10,14 +10,14 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from sslkit.data import gather
 from sslkit.evaluation import (
-    Features,
     alignment,
     extract,
     feature_std,
-    knn,
+    nearest,
     rankme,
     uniformity,
 )
+from sslkit.evaluation.metrics import accuracy
 from sslkit.views import Targeted
 
 logger = logging.getLogger("sslkit")
@@ -83,11 +83,18 @@ class OnlineSignals(pl.Callback):
         x = features[:queries]
         signals = {"feature_std": feature_std(x), "rankme": rankme(x), "uniformity": uniformity(x)}
         if (labels >= 0).all():
-            test = Features(x, labels[:queries])
-            bank = Features(features[queries:], labels[queries:])
-            signals["knn"] = knn(bank, test, ks=(20,))["accuracy"]
+            signals["knn"] = self._knn(features, labels, queries)
         pairs = self._pairs(method, dataset, rows[:queries])
         return signals | ({"alignment": alignment(*pairs)} if pairs else {})
+
+    @staticmethod
+    def _knn(features: torch.Tensor, labels: torch.Tensor, queries: int) -> float:
+        """Accuracy of the 20 nearest, or fewer in a small bank; no error where all collapses."""
+        bank = features[queries:]
+        similarity, rows = nearest(features[:queries], bank, min(20, len(bank)))
+        votes = torch.zeros(queries, int(labels.max()) + 1)
+        votes.scatter_add_(1, labels[queries:][rows], (similarity / 0.07).softmax(1))
+        return accuracy(votes, labels[:queries])
 
     @staticmethod
     def _pairs(

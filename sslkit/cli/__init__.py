@@ -1,4 +1,4 @@
-"""The command line: ``sslkit pretrain | evaluate | demo | views``. Heavy imports wait."""
+"""The command line: ``sslkit COMMAND``, a module here each. Heavy imports wait."""
 
 import importlib
 import os
@@ -11,7 +11,10 @@ from sslkit import __version__
 
 COMMANDS = {
     "pretrain": "train a backbone on unlabelled images",
-    "evaluate": "score frozen backbones: kNN and linear probe",
+    "evaluate": "score backbones: kNN, linear, fine-tuned, retrieval; the SimCLR paper's table",
+    "export": "a run's backbone for torchvision, timm and ONNX, checked, with a model card",
+    "embed": "the features of a data set or a folder of images, in one file",
+    "neighbours": "draw images beside those that a backbone calls most alike",
     "demo": "pretrain and evaluate on the embedded set, in minutes, with no download",
     "views": "draw images beside what a config's view makes of them",
 }
@@ -28,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _fail(f"no command {argv[0]!r}; choose from {', '.join(COMMANDS)}")
-    if {"-h", "--help"} & set(argv[1:]) or argv in (["pretrain"], ["evaluate"], ["views"]):
+    if {"-h", "--help"} & set(argv[1:]) or (len(argv) == 1 and argv != ["demo"]):
         print(importlib.import_module("sslkit.cli.help").help_of(argv[0]))
         return 0
     try:
@@ -55,7 +58,7 @@ def _fail(message: str) -> int:
 
 
 def _help() -> str:
-    rows = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
+    rows = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
     return (
         f"sslkit {__version__}: self-supervised and contrastive learning for images\n\n"
         f"usage: sslkit COMMAND [options]\n\n{rows}\n\n"

@@ -27,23 +27,41 @@ Anything in the config is an option too, for example:
 
 EVALUATE = """\
 usage: sslkit evaluate TARGET [TARGET ...] --data NAME [NAME ...] [options]
+       sslkit evaluate TARGET [TARGET ...] --suite simclr12 [options]
 
-Score frozen backbones. Features are extracted once; the test split picks nothing.
+Score backbones. Features are extracted once; the test split picks nothing. What is finished is
+not done again: the same command goes on.
 
-  TARGET            a run folder, a checkpoint, a backbone.safetensors, a timm model's name
-                    (its pretrained weights), or 'random': the target before it with fresh
-                    weights of the run's seed; first of all, ResNet-18
-  --data NAME       one or more of: cifar10, cifar100, fashion_mnist, stl10, shapes
-  --protocol P      one or more of: knn, linear (default: all)
-                    knn: cosine, vote weighted by exp(cosine / 0.07), k = 200 (and 20)
-                    linear: logistic regression by L-BFGS on standardised features
+  TARGET            a run folder, a checkpoint, a backbone.safetensors; a timm model's name or
+                    torchvision:NAME (their pretrained weights), timm:NAME=FILE or
+                    torchvision:NAME=FILE (weights on disk); or 'random': the target before it
+                    with fresh weights of the run's seed; first of all, ResNet-18
+  --data NAME       one or more of: cifar10, cifar100, food101, birdsnap, sun397, stanford_cars,
+                    fgvc_aircraft, voc2007, dtd, oxford_pets, caltech101, flowers102,
+                    fashion_mnist, stl10, shapes; folder:DIR with train/ and test/ in it;
+                    torchvision:CLASS; hf:PATH; cub200 and cars196 (retrieval alone)
+  --suite simclr12  the 12 sets of the SimCLR paper; one that is absent is a cell that says so
+  --protocol P      one or more of (default: knn linear):
+                    knn        cosine, votes weighted by exp(cosine / 0.07), k = 200 (and 20)
+                    linear     logistic regression by L-BFGS, L2 chosen out of 45 on validation
+                    finetune   the whole network, 20,000 steps at each point of a 7 x 8 grid
+                    semi1, semi10   the whole network, on 1 % and 10 % of the labels
+                    retrieval  Recall@1, 2, 4, 8, MAP@R, NMI and F1 of the test images
+  --steps N         of finetune and semi at most; the table says what was cut
+  --grid RxD        of finetune's grid R learning rates and D weight decays, such as 3x2
   --layer L         one or more of the backbone's layers, such as stage2 or layer3, or all; their
                     maps are averaged over a grid (default: the features)
   --root DIR        where the data lies (default: SSLKIT_DATA, then ~/.cache/sslkit/data)
   --limit N         use the first N training images only
   --device D        cpu, cuda, cuda:1, ... (default: cuda where there is one)
-  --out DIR         where the JSON files go (default: a run folder's evaluation/; the scores of
-                    other targets are only printed)"""
+  --out DIR         where the JSON files and the table go (default: a run folder's evaluation/;
+                    the scores of other targets are only printed)
+  --cache DIR       where features are kept; off for nowhere (default: with --suite the run
+                    folder's evaluation/features, else off)
+  --again           make scores again that are there
+
+The table goes to table/ as .md, .csv, .tex, .json and .png. Over several processes, each with
+a part of the images: torchrun --nproc_per_node 2 -m sslkit evaluate ..."""
 
 DEMO = """\
 usage: sslkit demo [options of sslkit pretrain]
@@ -70,11 +88,63 @@ Anything in the config is an option too, as for 'sslkit pretrain', for example:
   --help_all          every option there is"""
 
 
+EXPORT = """\
+usage: sslkit export RUN [--out DIR] [--no_onnx] [--overwrite]
+
+Write a run's backbone for other libraries, each file compared with the run on random images:
+backbone.safetensors under torchvision's or timm's own keys (with backbone.json for sslkit),
+backbone.onnx of any batch, and README.md: data, method, scores, how to load each file.
+
+  RUN               a run folder; a checkpoint or a backbone.safetensors with --out
+  --out DIR         where the files go (default: RUN/export)
+  --no_onnx         leave ONNX out, which needs: pip install 'sslkit[export]'
+  --overwrite       replace an export that is there"""
+
+EMBED = """\
+usage: sslkit embed TARGET --data NAME --out FILE [options]
+
+Write the features of images, a row each. Images that cannot be read have no row, and are named.
+
+  TARGET            as for 'sslkit evaluate', but 'random' is a ResNet-18
+  --data NAME       any set of 'sslkit evaluate', or folder:DIR: any folder of images; one with
+                    train/ and test/ has classes
+  --split S         train or test (default: train); a folder without them has none
+  --out FILE        .parquet: path or index, label, features (pip install 'sslkit[export]')
+                    .npz: features, labels, paths or index
+                    .npy: features alone, float32 (N, D), and FILE.paths.txt, a line a row
+  --root DIR        where the data lies (default: SSLKIT_DATA, then ~/.cache/sslkit/data)
+  --limit N         the first N images only
+  --device D        cpu, cuda, cuda:1, ... (default: cuda where there is one)
+  --overwrite       replace FILE if it is there"""
+
+NEIGHBOURS = """\
+usage: sslkit neighbours TARGET --data NAME [--queries N | FILE ...] [--k K] [options]
+
+Draw images, a row each, beside the nearest others of the set by the cosine of their features.
+Whole green frame: the query's class; broken red frame: another; grey: no label. What is drawn is
+printed too: query, neighbour and cosine, separated by tabs.
+
+  TARGET, --data, --split, --root, --limit, --device   as for 'sslkit embed'
+  --queries Q       how many images of the set, 1 to 64 (default: 8), or image files, of the set
+                    or not
+  --k K             neighbours of each, 1 to 64 (default: 8)
+  --out FILE        the picture, .png, .jpg or .webp (default: neighbours.png)
+  --overwrite       replace the picture if it is there"""
+
+
 def help_of(command: str) -> str:
     """The help of a command.
 
     >>> help_of("demo").splitlines()[0]
     'usage: sslkit demo [options of sslkit pretrain]'
     """
-    texts = {"pretrain": PRETRAIN, "evaluate": EVALUATE, "demo": DEMO, "views": VIEWS}
+    texts = {
+        "pretrain": PRETRAIN,
+        "evaluate": EVALUATE,
+        "export": EXPORT,
+        "embed": EMBED,
+        "neighbours": NEIGHBOURS,
+        "demo": DEMO,
+        "views": VIEWS,
+    }
     return texts[command].replace("{configs}", ", ".join(config_names()))

@@ -7,6 +7,7 @@ from sslkit.dashboard.picture_sheets import PictureSheets
 from sslkit.dashboard.plots import curves, scores_bar, scores_by_layer
 from sslkit.dashboard.report import write_report
 from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
+from sslkit.dashboard.transfer import transfer_chart
 from sslkit.dashboard.wandb_run import wandb_logger
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "read_metrics",
     "scores_bar",
     "scores_by_layer",
+    "transfer_chart",
     "views_sheet",
     "wandb_logger",
     "write_report",

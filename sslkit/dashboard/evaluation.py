@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from sslkit.evaluation.protocols import headline
+
 
 def log_evaluation(run_dir: str | Path, results: Sequence[dict[str, Any]]) -> None:
     """Put scores into the summary of the run's wandb run, as ``evaluation/<data>/<protocol>``.
@@ -34,7 +36,7 @@ def log_evaluation(run_dir: str | Path, results: Sequence[dict[str, Any]]) -> No
         place = "/".join(filter(None, (result["data"], result.get("layer"))))
         for protocol, scores in result["protocols"].items():
             name = f"evaluation/{place}/{protocol}"
-            logger.experiment.summary[name] = scores["accuracy"]
+            logger.experiment.summary[name] = headline(scores)
     logger.experiment.finish()
     if training and latest.is_symlink():  # what a viewer opens is the training, not this
         latest.unlink()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sslkit.dashboard.metrics import Series
+from sslkit.evaluation.protocols import headline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 INK, GRID = "#1b1b1f", "#d9d9e0"
 # Okabe and Ito's palette, in an order in which neighbours differ for every kind of eye.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-PROTOCOLS = {"knn": "kNN"}  # as they are written; others as they are named
+PROTOCOLS = {
+    "knn": "kNN",
+    "semi1": "1 % of labels",
+    "semi10": "10 % of labels",
+}  # as they are written; others as they are named
 PANELS = {
     "train/loss": "loss",
     "online/knn": "online kNN (higher is better)",
@@ -82,15 +87,16 @@ def curves(metrics: Mapping[str, Series], title: str) -> bytes:
 
 
 def scores_bar(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """Draw the accuracies on one data set as bars, as SVG: a group a protocol, a bar a backbone.
+    """Draw the scores on one data set as bars, as SVG: a group a protocol, a bar a backbone.
 
     Args:
         rows: contents of a run's ``evaluation/*.json``: "weights", "target", and "protocols" with
-            an "accuracy" in percent each; protocols without one are left out.
+            a score in percent each under its "metric", by default "accuracy"; protocols without
+            one are left out.
         title: of the panel.
 
     Raises:
-        ValueError: if no row has an accuracy.
+        ValueError: if no row has a score.
 
     >>> row = {"data": "cifar10", "weights": "trained", "protocols": {"knn": {"accuracy": 61.2}}}
     >>> scores_bar([row], "cifar10")[:5]
@@ -99,10 +105,10 @@ def scores_bar(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
     bars: dict[str, dict[str, float]] = {}  # backbone, protocol
     for row in rows:
         for protocol, values in row["protocols"].items():
-            if "accuracy" in values:
-                bars.setdefault(backbone_name(row), {})[protocol] = float(values["accuracy"])
+            if (score := headline(values)) is not None:
+                bars.setdefault(backbone_name(row), {})[protocol] = score
     if not bars:
-        raise ValueError(f"scores_bar needs accuracies, and there are none in {rows}")
+        raise ValueError(f"scores_bar needs scores, and there are none in {rows}")
     names = sorted(bars, key=lambda name: (name != "random", name))
     trained = [name for name in names if name != "random"]
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(trained)}
@@ -117,7 +123,7 @@ def scores_bar(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
         ax.bar_label(drawn, texts, fontsize=8, color=INK, padding=1)
     ax.set_xticks(range(len(protocols)), [PROTOCOLS.get(p, p) for p in protocols])
     ax.set_xlim(-0.6, len(protocols) - 0.4)
-    ax.set_ylabel("accuracy, %", color=INK, fontsize=8)
+    ax.set_ylabel("score, %", color=INK, fontsize=8)
     ax.margins(y=0.12)  # room for the numbers
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08)}
     ax.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=3, **place)
@@ -125,7 +131,7 @@ def scores_bar(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
 
 
 def scores_by_layer(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """Draw the accuracies of a backbone's layers on one data set, as SVG: a line a protocol.
+    """Draw the scores of a backbone's layers on one data set, as SVG: a line a protocol.
 
     Random weights are drawn broken, in the colour of their protocol.
 
@@ -135,7 +141,7 @@ def scores_by_layer(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
         title: of the panel.
 
     Raises:
-        ValueError: if no row has an accuracy.
+        ValueError: if no row has a score.
 
     >>> row = {"weights": "trained", "protocols": {"knn": {"accuracy": 61.2}}}
     >>> scores_by_layer([{**row, "layer": "a", "layers": ["a", "b"]}], "cifar10")[:5]
@@ -144,11 +150,11 @@ def scores_by_layer(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
     lines: dict[tuple[str, str], dict[str, float]] = {}  # protocol and backbone, layer
     for row in rows:
         for protocol, values in row["protocols"].items():
-            if "accuracy" in values:
+            if (score := headline(values)) is not None:
                 line = lines.setdefault((protocol, backbone_name(row)), {})
-                line[row["layer"]] = float(values["accuracy"])
+                line[row["layer"]] = score
     if not lines:
-        raise ValueError(f"scores_by_layer needs accuracies, and there are none in {rows}")
+        raise ValueError(f"scores_by_layer needs scores, and there are none in {rows}")
     layers = list(dict.fromkeys(layer for row in rows for layer in row["layers"]))
     protocols = list(dict.fromkeys(protocol for protocol, _ in lines))
     figure, ax = _figure(title)
@@ -160,7 +166,7 @@ def scores_by_layer(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
         ax.plot(range(len(layers)), heights, style, ms=3, color=colour, label=label)
     ax.set_xticks(range(len(layers)), layers, fontsize=8, rotation=30 * (len(layers) > 5))
     ax.set_xlim(-0.3, len(layers) - 0.7)
-    ax.set_ylabel("accuracy, %", color=INK, fontsize=8)
+    ax.set_ylabel("score, %", color=INK, fontsize=8)
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12 - 0.08 * (len(layers) > 5))}
     ax.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2, **place)
     return _svg(figure)

@@ -22,6 +22,8 @@ from sslkit.dashboard.plots import (
     scores_bar,
     scores_by_layer,
 )
+from sslkit.evaluation.entries import metric_title
+from sslkit.evaluation.protocols import headline
 from sslkit.training import write_atomically
 
 CAPTIONS = {
@@ -31,6 +33,7 @@ CAPTIONS = {
     "colours": "Training images: the lightness that the method sees, the colours that it predicts "
     "for it, the true ones.",
 }
+UNITS = "In percent; accuracy where no metric is named."
 # What a plot's colours turn into in dark mode.
 DARK = {INK: "#e8e8ee", GRID: "#3a3a44", COLOURS[0]: "#56b4e9", COLOURS[5]: "#8fa8ff"}
 
@@ -104,7 +107,7 @@ def _summary(about: Mapping[str, Any], metrics: Mapping[str, Series]) -> str:
 
 
 def _scores(evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """The table of accuracies and the bars; other metrics of a protocol follow in the cell."""
+    """The table of scores and the bars."""
     head = "<h2>Scores</h2>\n"
     if not evaluations:
         return head + _note("Not evaluated yet: no evaluation/*.json.")
@@ -125,19 +128,19 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> str:
         cells.append(f"<td>{escape(str(row.get('backbone', '')))}</td>")
         lines.append("".join(cells))
     table = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    text = f'{head}<div class="wide"><table>\n{table}\n</table></div>\n{_note("Accuracy, %.")}'
-    with_accuracy = [
-        row for row in rows if any("accuracy" in values for values in row["protocols"].values())
+    text = f'{head}<div class="wide"><table>\n{table}\n</table></div>\n{_note(UNITS)}'
+    scored = [
+        row for row in rows if any(headline(v) is not None for v in row["protocols"].values())
     ]
     figures = []
-    for title in sorted(set(map(_scored_on, with_accuracy))):
-        here = [row for row in with_accuracy if _scored_on(row) == title]
+    for title in sorted(set(map(_scored_on, scored))):
+        here = [row for row in scored if _scored_on(row) == title]
         of_features = [row for row in here if "layer" not in row]
         if of_features:
-            figures.append(_plot(scores_bar(of_features, title), f"accuracy on {title}"))
+            figures.append(_plot(scores_bar(of_features, title), f"scores on {title}"))
         if len(of_features) < len(here):
             by_layer = scores_by_layer([row for row in here if "layer" in row], title)
-            figures.append(_plot(by_layer, f"accuracy by layer on {title}"))
+            figures.append(_plot(by_layer, f"scores by layer on {title}"))
     return text + f'<div class="plots">{"".join(figures)}</div>'
 
 
@@ -153,13 +156,15 @@ def _depth(row: Mapping[str, Any]) -> int:
 
 
 def _cell(values: Mapping[str, Any]) -> str:
-    """The accuracy, or every number with its name where there is none.
+    """The score, with its metric where that is not accuracy; every number where there is none.
 
     >>> _cell({"accuracy": 61.234, "k": 20}), _cell({"map": 0.5}), _cell({})
     ('61.2', 'map 0.5', '—')
     """
-    if "accuracy" in values:
-        return f"{float(values['accuracy']):.1f}"
+    if (score := headline(values)) is not None:
+        metric = values.get("metric", "accuracy")
+        named = "" if metric == "accuracy" else f" {metric_title(metric)}"
+        return f"{score:.1f}{escape(named)}"
     numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
     return "<br>".join(f"{escape(str(k))} {v:.4g}" for k, v in numbers.items()) or "—"
 

@@ -1,12 +1,17 @@
 """Weighted k-nearest-neighbour classification (Wu et al. 2018, arXiv:1805.01978)."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sslkit.evaluation.checks import check_classes, check_features
 from sslkit.evaluation.features import Features
+from sslkit.evaluation.metrics import METRICS
+
+BLOCK = 4096  # queries whose neighbours are held at a time
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -24,59 +29,139 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     >>> nearest(torch.tensor([[1.0, 0.1]]), torch.eye(2), 1)[1]
     tensor([[0]])
     """
-    import faiss
-
     if not 1 <= k <= len(bank):
         raise ValueError(f"k must be between 1 and the {len(bank)} neighbours there are, not {k}")
-    index = faiss.IndexFlatIP(bank.shape[1])
-    index.add(F.normalize(bank.float()).contiguous().numpy())
-    similarity, rows = index.search(F.normalize(queries.float()).contiguous().numpy(), k)
+    similarity, rows = _index(bank).search(_unit(queries), k)
     return torch.from_numpy(similarity), torch.from_numpy(rows)
 
 
-def knn(
-    train: Features, test: Features, *, ks: tuple[int, ...] = (200, 20), temperature: float = 0.07
-) -> dict[str, float]:
-    """Accuracy of the vote of the k nearest training features, weight exp(cosine / temperature).
-
-    k and temperature are fixed, not tuned (Wu et al.: 200 and 0.07). One search serves every k;
-    a k above the number of training features is lowered to it, and reported so.
+class KNN:
+    """The vote of the k nearest by cosine, weight exp(cosine / temperature): exact, by faiss.
 
     Args:
-        train: the bank. test: the queries. ks: each at least 1; the first gives "accuracy", each
-            gives "accuracy_k<k>". temperature: above 0.
-
-    Returns:
-        Accuracies in percent, the first k and the temperature.
+        k: neighbours that vote, 1 to the number fitted; Wu et al.: 200.
+        temperature: above 0; Wu et al.: 0.07.
+        metric: that of ``score``: "accuracy", "mean_per_class" or "map11"; by default "accuracy",
+            and "map11" for labels (N, C).
 
     Raises:
-        ValueError: a k or a temperature out of its range, or a label below 0.
+        ValueError: an argument out of its range.
+
+    >>> knn = KNN(k=1).fit(torch.eye(3), torch.arange(3))
+    >>> knn.predict(torch.tensor([[0.1, 2.0, 0.3]])), knn.score(torch.eye(3), torch.arange(3))
+    (tensor([1]), 100.0)
+    """
+
+    def __init__(
+        self, k: int = 200, *, temperature: float = 0.07, metric: str | None = None
+    ) -> None:
+        if k < 1 or not 0 < temperature < math.inf:
+            raise ValueError(
+                f"kNN takes a k of at least 1 and a temperature above 0, not {k} and {temperature}"
+            )
+        if metric is not None and metric not in METRICS:
+            raise ValueError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
+        self.k, self.temperature, self.metric = k, temperature, metric
+
+    def fit(self, features: Tensor, labels: Tensor) -> "KNN":
+        """Keep the bank.
+
+        Args:
+            features: floating-point (N, D), finite, no row of zeros; N at least k. labels: int64
+                (N,) from 0 on; or (N, C), of which a 1 votes.
+
+        Raises:
+            ValueError: features or labels that are not so.
+        """
+        check_features(features, labels, cosine=True)
+        self.classes = check_classes(labels)
+        if self.k > len(features):
+            raise ValueError(f"k = {self.k} is above the {len(features)} features there are")
+        self.width = features.shape[1]
+        self.index, self.labels = _index(features), labels.cpu()
+        self.metric = self.metric or ("map11" if labels.ndim == 2 else "accuracy")
+        return self
+
+    def votes(self, features: Tensor, ks: tuple[int, ...] | None = None) -> dict[int, Tensor]:
+        """Shares of the vote, (M, C), of each k: one search serves all of them.
+
+        Args:
+            features: as fitted, (M, D). ks: each from 1 to ``self.k``, by default that one.
+        """
+        check_features(features, width=self.width, cosine=True)
+        ks = (self.k,) if ks is None else ks
+        parts: dict[int, list[Tensor]] = {k: [] for k in ks}
+        for block in features.split(BLOCK):
+            similarity, rows = map(torch.from_numpy, self.index.search(_unit(block), max(ks)))
+            neighbours = self.labels[rows]  # (B, k) or (B, k, C)
+            for k in ks:
+                weight = (similarity[:, :k] / self.temperature).softmax(1)
+                if neighbours.ndim == 3:
+                    vote = (weight[:, :, None] * (neighbours[:, :k] == 1)).sum(1)
+                else:
+                    vote = torch.zeros(len(block), self.classes)
+                    vote.scatter_add_(1, neighbours[:, :k], weight)
+                parts[k].append(vote)
+        return {k: torch.cat(votes) for k, votes in parts.items()}
+
+    def predict(self, features: Tensor) -> Tensor:
+        """The class with most votes of each row, int64 (M,); of labels (N, C), bool (M, C).
+
+        Of several labels, those that have more than half of the votes.
+        """
+        votes = self.votes(features)[self.k]
+        return votes.argmax(1) if self.labels.ndim == 1 else votes > 0.5
+
+    def score(self, features: Tensor, labels: Tensor) -> float:
+        """The metric on features with these labels, in percent."""
+        check_features(features, labels, cosine=True)
+        check_classes(labels, self.labels)
+        return METRICS[self.metric or "accuracy"](self.votes(features)[self.k], labels.cpu())
+
+
+def knn(
+    train: Features,
+    test: Features,
+    *,
+    metric: str = "accuracy",
+    ks: tuple[int, ...] = (200, 20),
+    temperature: float = 0.07,
+) -> dict[str, Any]:
+    """The score of :class:`KNN` for several k, none of them tuned.
+
+    Args:
+        train: the bank. test: the queries. metric: what the set is judged by.
+        ks: each from 1 to the size of the bank; the first gives the score, each ``<metric>_k<k>``.
+
+    Returns:
+        "metric" and, under its name, the score in percent; that of each k; the first k and the
+        temperature.
+
+    Raises:
+        ValueError: a class of test without a training image, or as :class:`KNN`.
 
     >>> features = Features(torch.eye(3), torch.arange(3))
     >>> knn(features, features, ks=(1,))
-    {'accuracy': 100.0, 'accuracy_k1': 100.0, 'k': 1, 'temperature': 0.07}
+    {'metric': 'accuracy', 'accuracy': 100.0, 'accuracy_k1': 100.0, 'k': 1, 'temperature': 0.07}
     """
-    if not ks or min(ks) < 1 or not 0 < temperature < math.inf:
-        raise ValueError(
-            f"kNN takes ks of at least 1 and a temperature above 0, not {ks} and {temperature}"
-        )
-    if min(train.labels.min(), test.labels.min()) < 0:
-        raise ValueError("kNN needs labels, but some are -1, which stands for none")
-    ks = tuple(min(k, len(train.features)) for k in ks)
-    depth = max(ks)
-    similarity, rows = nearest(test.features, train.features, depth)
-    # Relative to the nearest, so that no weight overflows.
-    weight = ((similarity - similarity[:, :1]) / temperature).exp()
-    neighbours = train.labels[rows]  # (M, k)
-    classes = int(max(train.labels.max(), test.labels.max())) + 1
-    scores = {}
-    for k in ks:
-        votes = torch.zeros(len(rows), classes)
-        votes.scatter_add_(1, neighbours[:, :k], weight[:, :k])
-        scores[f"accuracy_k{k}"] = _percent(votes.argmax(1) == test.labels)
-    first = scores[f"accuracy_k{ks[0]}"]
-    return {"accuracy": first, **scores, "k": ks[0], "temperature": temperature}
+    if not ks or min(ks) < 1:
+        raise ValueError(f"kNN takes ks of at least 1, not {ks}")
+    check_classes(test.labels, train.labels)
+    check_features(*test, cosine=True)
+    fitted = KNN(max(ks), temperature=temperature, metric=metric).fit(*train)
+    votes = fitted.votes(test.features, ks)
+    scores = {f"{metric}_k{k}": METRICS[metric](votes[k], test.labels) for k in ks}
+    first = scores[f"{metric}_k{ks[0]}"]
+    return {"metric": metric, metric: first, **scores, "k": ks[0], "temperature": temperature}
 
 
-def _percent(correct: Tensor) -> float:
-    return 100 * int(correct.sum()) / len(correct)
+def _index(bank: Tensor) -> Any:
+    import faiss
+
+    index = faiss.IndexFlatIP(bank.shape[1])
+    index.add(_unit(bank))
+    return index
+
+
+def _unit(features: Tensor) -> Any:
+    return F.normalize(features.detach().cpu().float()).contiguous().numpy()

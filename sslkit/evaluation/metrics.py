@@ -4,7 +4,7 @@ Labels, clusters and predictions are (N,) integers of at least 0. Each function 
 for what it cannot take or has no answer for.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -146,6 +146,18 @@ def mean_per_class_accuracy(
     return 100 * float((correct / counts).mean())
 
 
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Rows whose highest score is their label's.
+
+    Args:
+        scores: (N, C). labels: (N,).
+
+    >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+    50.0
+    """
+    return 100 * int((scores.argmax(1) == labels).sum()) / len(labels)
+
+
 def unit_vectors(embeddings: Tensor) -> Tensor:
     """Rows at length 1, float32 (N, D) on the CPU; ValueError for one without a direction."""
     (embeddings,) = checked(embeddings=embeddings)
@@ -222,3 +234,15 @@ def _whole(**given: Tensor) -> list[Tensor]:
         lengths = " and ".join(str(len(values)) for values in given.values())
         raise ValueError(f"{' and '.join(given)} must be of one length, not {lengths}")
     return [values.cpu().long() for values in given.values()]
+
+
+def _mean_per_class(scores: Tensor, labels: Tensor) -> float:
+    return mean_per_class_accuracy(scores.argmax(1), labels)
+
+
+# What a data set is judged by, of scores (N, C) and labels (N,), for map11 (N, C).
+METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
+    "accuracy": accuracy,
+    "mean_per_class": _mean_per_class,
+    "map11": voc_ap11,
+}

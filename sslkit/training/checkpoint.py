@@ -2,8 +2,6 @@
 
 import json
 import os
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,9 @@ from safetensors.torch import load_file, save
 
 from sslkit.backbones import Backbone, build, describe
 from sslkit.training.files import write_atomically
+from sslkit.training.weights import check_fit, read_saved
 
 FORMAT = "sslkit backbone 1"
-FAULTS = (  # what torch.load was seen to raise over files that are no checkpoints
-    *(pickle.UnpicklingError, zipfile.BadZipFile, OSError, EOFError, RuntimeError),
-    *(LookupError, ValueError, TypeError, AttributeError),
-)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -30,16 +25,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: not a checkpoint, or not one of sslkit.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FAULTS as error:
-        unsafe = isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error)
-        why = (
-            "it holds more than tensors and plain values" if unsafe else "damaged, or another file"
-        )
-        raise ValueError(f"{path} is not a checkpoint that loads safely: {why}") from error
+    checkpoint = read_saved(path, "checkpoint")
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("sslkit"), dict):
         raise ValueError(f"{path} was not written by sslkit: it has no 'sslkit' entry")
     if not isinstance(checkpoint.get("state_dict"), dict):
@@ -106,7 +92,8 @@ def load_backbone(path: str | Path) -> tuple[Backbone, dict[str, Any]]:
         for name, value in checkpoint["state_dict"].items()
         if name.startswith("backbone.")
     }
-    _fill(backbone.load_state_dict, state, path)
+    check_fit(backbone.state_dict(), state, path)
+    backbone.load_state_dict(state)
     return backbone, {**card, "step": checkpoint.get("global_step")}
 
 
@@ -122,7 +109,8 @@ def _load_exported(path: Path) -> tuple[Backbone, dict[str, Any]]:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError(f"{beside} does not say {FORMAT!r}: not written by sslkit")
     backbone = build(_checked(card, beside)["backbone"])
-    _fill(backbone.load_exported, state, path)
+    check_fit(backbone.export_state(), state, path)
+    backbone.load_exported(state)
     return backbone, card
 
 
@@ -148,12 +136,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         part = path.with_name(f".{path.name}.part")
         torch.save(checkpoint, part)
         os.replace(part, path)
-
-
-def _fill(load: Any, state: dict[str, torch.Tensor], path: Path) -> None:
-    try:
-        load(state)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        reason = " ".join(line.strip() for line in lines[1:2]) or lines[0]
-        raise ValueError(f"{path} does not fit its architecture: {reason[:300]}") from None

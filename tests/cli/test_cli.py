@@ -15,7 +15,8 @@ from sslkit.backbones import ResNet9
 from sslkit.cli import evaluate, main
 from sslkit.cli.arguments import config_names
 from sslkit.cli.help import help_of
-from sslkit.data import DATASETS
+from sslkit.data import DATASETS, DOWNSTREAM
+from sslkit.data.class_disjoint import CLASS_DISJOINT
 from sslkit.evaluation import PROTOCOLS
 from sslkit.training import export_backbone
 
@@ -38,7 +39,7 @@ def test_help_is_quick_and_light():
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["train"], "no command 'train'; choose from pretrain, evaluate, demo"),
+        (["train"], "no command 'train'; choose from pretrain, evaluate, export, embed"),
         (["pretrain", "--config", "simclr_shape"], "did you mean simclr_shapes?"),
         (
             ["pretrain", "--config", "simclr_shapes", "--model.temperatur", "1"],
@@ -98,7 +99,15 @@ def test_help_is_quick_and_light():
         (["pretrain", "--config", "simclr_shapes", "--out", "/proc/x"], "/proc/x"),
         (["evaluate", "random", "--data", "shapes", "--out", "/proc/x"], "/proc/x"),
         (["evaluate", "runs/none", "--data", "shapes"], "no run folder"),
-        (["evaluate", "random"], "data"),
+        (["evaluate", "random"], "either --data NAME [NAME ...] or --suite simclr12"),
+        (["evaluate", "random", "--data", "shapes", "--suite", "simclr12"], "either --data NAME"),
+        (["evaluate", "random", "--suite", "vtab"], "no suite named 'vtab'; choose from simclr12"),
+        (["evaluate", "random", "--data", "dtd", "--root", "/x"], "dtd is not at /x/dtd"),
+        (["evaluate", "random", "--data", "shapes", "--steps", "9"], "cut what trains: finetune"),
+        (
+            ["evaluate", "random", "--data", "shapes", "--protocol", "finetune", "--grid", "3"],
+            "learning rates by weight decays, such as 3x4, not '3'",
+        ),
         (["evaluate", "random", "--data", "shapes", "--protocol", "svm"], "choose from knn"),
         (["evaluate", "nonsense", "--data", "shapes"], "no target 'nonsense'"),
         (
@@ -162,31 +171,43 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch, few_test_images
     assert (code, "has done its 2 epochs, 8 steps" in error) == (2, True)
     assert main(["pretrain", "--resume", str(run)]) == 0
     assert json.loads((run / "backbone.json").read_text())["step"] == 8
-    argv = ["evaluate", str(run), "random", "--data", "shapes", "--limit", "100"]
+    argv = ["evaluate", str(run), "random", "--data", "shapes", "--limit", "200"]
     assert main([*argv, "--protocol", "knn"]) == 0
     assert main([*argv, "--protocol", "linear"]) == 0
-    assert "| random | shapes | 100 |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| random " in said
+    assert "shapes: first 200 to train with" in said
     files = list((run / "evaluation").glob("*.json"))
-    assert {path.stem for path in files} == {"shapes-limit100", "shapes-limit100-random"}
+    assert {path.stem for path in files} == {"shapes-limit200", "shapes-limit200-random"}
     for path in files:
         assert set(json.loads(path.read_text())["protocols"]) == {"knn", "linear"}
     assert main([*argv, "--protocol", "knn", "--layer", "all"]) == 0
-    assert f"| {run} | stage2 | shapes | 100 |" in capsys.readouterr().out
+    assert f"| {run}, stage2 " in capsys.readouterr().out
     by_layer = {path.stem for path in (run / "evaluation").glob("*.json")} - {p.stem for p in files}
     assert len(by_layer) == 8
-    assert {"shapes-limit100-stem", "shapes-limit100-stage3-random"} <= by_layer
-    assert "accuracy by layer" in (run / "report.html").read_text()
+    assert {"shapes-limit200-stem", "shapes-limit200-stage3-random"} <= by_layer
+    assert "scores by layer" in (run / "report.html").read_text()
+
+
+SCORED = {
+    "data": "shapes",
+    "protocols": {"knn": {"accuracy": 50.0}},
+    "failed": {},
+    "n_train": 9,
+    "n_test": 9,
+    "fingerprints": ["0", "1"],
+}
 
 
 def test_random_weights_are_of_the_seed_of_the_run_before_them(tmp_path, monkeypatch):
     seen = []
 
-    def record(backbone, *_, **__):
+    def record(backbone, *_, keep, **__):
         seen.append(backbone.stem[0].weight.detach().clone())
-        protocols = {"knn": {"accuracy": 50.0}}
-        return {"data": "shapes", "protocols": protocols, "n_train": 9, "n_test": 9}
+        keep(SCORED, "knn")
+        return [SCORED]
 
-    monkeypatch.setattr(evaluate, "evaluate", record)
+    monkeypatch.setattr(evaluate, "evaluate_layers", record)
     monkeypatch.setattr(evaluate, "write_report", lambda _: None)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -201,16 +222,11 @@ def test_random_weights_are_of_the_seed_of_the_run_before_them(tmp_path, monkeyp
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_scores_go_to_the_folder_of_what_was_scored(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        evaluate,
-        "evaluate",
-        lambda *_, **__: {
-            "data": "shapes",
-            "protocols": {"knn": {"accuracy": 50.0}},
-            "n_train": 9,
-            "n_test": 9,
-        },
-    )
+    def scored(*_, keep, **__):
+        keep(SCORED, "knn")
+        return [SCORED]
+
+    monkeypatch.setattr(evaluate, "evaluate_layers", scored)
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         card = {"size": 32, "normalize": "half", "step": 1}
@@ -224,13 +240,17 @@ def test_scores_go_to_the_folder_of_what_was_scored(capsys, tmp_path, monkeypatc
         "a/backbone.json",
         "a/evaluation/shapes-random.json",
         "a/evaluation/shapes.json",
+        "a/evaluation/table/table.json",
     ]
     assert json.loads(Path("a/evaluation/shapes.json").read_text())["target"] == "a"
     assert main(["evaluate", "a", "b", "--data", "shapes", "--out", "o"]) == 0
-    assert sorted(path.name for path in Path("o").iterdir()) == ["a-shapes.json", "b-shapes.json"]
+    assert sorted(path.name for path in Path("o").glob("*.json")) == [
+        "a-shapes.json",
+        "b-shapes.json",
+    ]
     argv = ["evaluate", "a", "random", "b", "random", "--data", "shapes", "--out", "p"]
     assert main(argv) == 0
-    assert len(list(Path("p").iterdir())) == 4
+    assert len(list(Path("p").glob("*.json"))) == 4
     Path("p/a-shapes.json").write_text("damaged")
     code, error = answer(capsys, *argv)
     assert (code, "a-shapes.json is no JSON" in error) == (2, True)
@@ -259,6 +279,7 @@ def test_the_demo_runs_once(capsys):
 def test_help_names_every_data_set_and_protocol():
     text = help_of("evaluate")
     named = [name for name, source in DATASETS.items() if "test" in source.splits]
+    named += [*DOWNSTREAM, *CLASS_DISJOINT]
     assert all(name in text for name in [*named, *PROTOCOLS])
     assert all(name in help_of("pretrain") for name in config_names())
 

@@ -55,7 +55,7 @@ def test_bars_show_every_accuracy():
 def test_bad_input():
     with pytest.raises(ValueError, match="curves need metrics"):
         curves({}, "x")
-    with pytest.raises(ValueError, match="scores_bar needs accuracies"):
+    with pytest.raises(ValueError, match="scores_bar needs scores"):
         scores_bar([{"data": "x", "protocols": {"retrieval": {"map": 0.5}}}], "x")
 
 
