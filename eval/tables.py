@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sslkit.evaluation import transfer_table
+from sslkit.evaluation.published import SIMCLR12
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "eval" / "results"
 COLUMNS = ["config", "scored on", "kNN, random weights", "kNN", "linear, random weights", "linear"]
@@ -45,6 +48,12 @@ def rewritten() -> dict[Path, str]:
         text = between("jitter", fidelity(records["jitter"], records["views_downstream"]), text)
     if "methods" in records:
         text = between("methods", by_method(records["methods"]), text)
+    if "evaluation" in records:
+        text = between("evaluation", evaluation_speed(records["evaluation"]), text)
+    if "transfer" in records:
+        text = between("transfer", transfer(records), text)
+    if "step_cuda" in records:
+        text = between("gpu", on_a_gpu(records), text)
     texts = {readme: text}
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         said = expected(runs[path.stem]) if path.stem in runs else "not measured yet"
@@ -107,6 +116,78 @@ def cell(value: dict[str, float] | str) -> str:
     milliseconds, megabytes = value["milliseconds"], value["megabytes"]
     time = f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.3g} s"
     return f"{time}, {megabytes:.0f} MB"
+
+
+def evaluation_speed(record: dict[str, Any]) -> str:
+    """What `eval/benchmarks/evaluation.py` found: seconds of the path and of the search."""
+    classes = record["classes"]
+    rows = [["seconds", *(f"{n} classes" for n in classes)], ["---"] * (1 + len(classes))]
+    first = next(iter(classes.values()))
+    for kind, title in (("path", "linear probe, 45 values"), ("kNN", "kNN, k = 200")):
+        for name in first[kind]["seconds"]:
+            cells = [cell[kind]["seconds"] for cell in classes.values()]
+            over = ["" if name == "sslkit" else f" ({c[name] / c['sslkit']:.1f})" for c in cells]
+            seconds = [f"{c[name]:.3g}{times}" for c, times in zip(cells, over, strict=True)]
+            rows.append([f"{title}: {name}", *seconds])
+    best = [cell["path"]["best accuracy"] for cell in classes.values()]
+    names = list(best[0])
+    said = "; ".join(" and ".join(f"{accuracy[name]:.1f}" for name in names) for accuracy in best)
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    sizes = f"{record['rows']:,} x {record['width']} features, {record['queries']:,} to test with"
+    return (
+        f"{table}\n\n{sizes}; in brackets: over sslkit's time. Best accuracy on the path, "
+        f"{' and '.join(names)}: {said}. Measured on {record['hardware']}: `{record['command']}`."
+    )
+
+
+def transfer(records: dict[str, Any]) -> str:
+    """The transfer table of the runs at hand, and the one of retrieval."""
+    parts = []
+    for name, columns in (("transfer", tuple(SIMCLR12)), ("retrieval", ())):
+        if name in records:
+            record = records[name]
+            table = transfer_table(record["results"], columns=columns, published=bool(columns))
+            made = f"Measured on {record['hardware']}: `{record['command']}`."
+            parts.append(f"{table.markdown()}\n\n{made} {record.get('note', '')}".rstrip())
+    return "\n\n".join(parts)
+
+
+def on_a_gpu(records: dict[str, Any]) -> str:
+    """What one accelerator gave: steps, the loss, views, the path of the linear probe."""
+    step, losses, views = (records[f"{name}_cuda"] for name in ("step", "losses", "views"))
+    rows = [["", "", ""], ["---"] * 3]
+    for found in step["cells"]:
+        kind = "compiled" if found["compiled"] else "eager"
+        name = f"SimCLR step, ResNet-18, 32 px, bf16, batch {found['batch']}, {kind}"
+        share = found["share of views and loss"]
+        rows.append(
+            [
+                name,
+                f"{found['images per second']:,.0f} images/s",
+                f"{found['seconds an epoch']:.1f} s an epoch of CIFAR-10; in Lightning "
+                f"{found['images per second in Lightning']:,.0f} images/s; views and loss "
+                f"{100 * share:.0f} % of the step",
+            ]
+        )
+    for pairs, cells in losses["NT-Xent"].items():
+        others = "; ".join(f"{n}: {cell(c)}" for n, c in cells.items() if n != "sslkit")
+        rows.append([f"NT-Xent, {int(pairs):,} pairs", cell(cells["sslkit"]), others])
+    for size, found in views["sizes"].items():
+        over = ", ".join(f"{v:.1f} x {k}" for k, v in found["ours over theirs"].items())
+        rows.append(
+            [f"views, {size} px", f"{found['views per second']['sslkit']:,.0f} a second", over]
+        )
+    for name, record in records.items():
+        if name.startswith("evaluation_"):
+            for classes, found in record["classes"].items():
+                size = f"{record['rows']:,} x {record['width']} features, {classes} classes"
+                seconds = f"{found['path']['seconds']['sslkit']:.3g} s"
+                peak = f"peak {found['path']['peak gigabytes']:.3g} GB"
+                rows.append([f"linear probe, 45 values, {size}", seconds, peak])
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    commands = ", ".join(f"`{record['command']}`" for record in (step, losses, views))
+    torch = step["versions"]["torch"]
+    return f"{table}\n\nMeasured on one {step['hardware']}, torch {torch}: {commands}."
 
 
 def views_speed(record: dict[str, Any]) -> str:
