@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,6 @@ from sslkit.dashboard import log_evaluation, transfer_chart, write_report
 from sslkit.evaluation import (
     PROTOCOLS,
     Protocol,
-    absent,
     check_layers,
     evaluate_layers,
     protocols_of,
@@ -48,22 +48,24 @@ SUITES = {"simclr12": tuple(SIMCLR12)}
 def run(argv: list[str]) -> int:
     """Evaluate; returns the exit code: 1 if a suite has a cell that failed."""
     args = _parse(argv)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        print("\nstopped; finished scores are kept: the same command goes on", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(args: Any) -> int:
     data = list(SUITES[args.suite]) if args.suite else args.data
     protocols = protocols_of(args.protocol, steps=args.steps, grid=args.grid)
+    options = {
+        key: getattr(args, key) for key in ("root", "limit", "out", "cache", "again", "suite")
+    }
     with _processes(args.device) as device:
-        results = score(
-            args.targets,
-            data,
-            protocols,
-            layers=args.layer,
-            root=args.root,
-            limit=args.limit,
-            device=device,
-            out=args.out,
-            cache=args.cache,
-            again=args.again,
-            suite=args.suite,
-        )
+        results = score(args.targets, data, protocols, layers=args.layer, device=device, **options)
         if rank() > 0:
             return 0
     layout = {"columns": data if args.suite else (), "published": bool(args.suite)}
@@ -106,11 +108,12 @@ def score(
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
     cells = len(loaded) * len(data) * len(protocols)
+    trains = any(protocol.images for protocol in protocols)
     with tqdm(total=cells, desc="cells", unit="cell", disable=_quiet(cells), delay=2) as bar:
         for target in loaded:
             target.backbone.to(device)
             options = {"root": root, "limit": limit, "device": device, "failures": bool(suite)}
-            options["cache"] = _cache(cache, target.folder, suite)
+            options["cache"] = _cache(cache, target.folder, bool(suite) or trains)
             of_target = []
             for name in data:
                 bar.set_postfix_str(f"{target.name} on {name}")
@@ -189,26 +192,17 @@ def _of_set(
         bar.update(1 / len(paths))
 
     before = [] if again else [_read(path) for path in paths.values() if path and path.exists()]
-    try:
-        found = evaluate_layers(
-            target.backbone,
-            target.view,
-            data,
-            protocols,
-            layers=chosen,
-            before=before,
-            keep=keep,
-            distributed=environ_world() > 1,
-            **options,
-        )
-    except (ValueError, FileNotFoundError) as error:
-        if not options["failures"]:
-            raise
-        result, line = absent(data, str(error)), one_line(str(error))
-        if isinstance(error, ValueError):  # it is there, but cannot be read
-            result |= {"absent": None, "failed": {p.name: line for p in protocols}}
-        found = [{**({"layer": x} if x else {}), **result} for x in paths]
-        bar.update(len(protocols))
+    found = evaluate_layers(
+        target.backbone,
+        target.view,
+        data,
+        protocols,
+        layers=chosen,
+        before=before,
+        keep=keep,
+        distributed=_processes_started() > 1,
+        **options,
+    )
     return [{**target.about, **result} for result in found]
 
 
@@ -236,12 +230,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _save(path: Path, result: dict[str, Any]) -> None:
-    """Write a result; other protocols of the same weights and images stay in its file."""
-    before = _read(path) if path.exists() else {"protocols": {}}
-    keys = ("target", "backbone", "step", "n_train", "n_test")
-    same_images = before.get("fingerprints", result["fingerprints"]) == result["fingerprints"]
-    if same_images and all(before.get(key) == result[key] for key in keys):
-        result = {**result, "protocols": before["protocols"] | result["protocols"]}
+    """Write a result; other scores of the same weights and images stay in its file.
+
+    A file of others, say of an earlier step, is moved into ``earlier/``: no score is lost.
+    """
+    keys = ("target", "backbone", "weights_fingerprint", "n_train", "n_test", "differs")
+    if path.exists():
+        before = _read(path)
+        if all(before.get(key) == result.get(key) for key in keys):
+            result = {**result, "protocols": before["protocols"] | result["protocols"]}
+        else:
+            aside, n = path.parent / "earlier" / path.name, 1
+            while aside.exists():
+                n += 1
+                aside = aside.with_name(f"{path.stem}-{n}.json")
+            aside.parent.mkdir(exist_ok=True)
+            path.rename(aside)
     write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
 
 
@@ -265,7 +269,10 @@ def _parse(argv: list[str]) -> Any:
     except argparse.ArgumentError as error:
         raise ValueError(f"{one_line(str(error))} ('sslkit evaluate --help' says more)") from None
     if (args.data is None) == (args.suite is None):
-        raise ValueError("either --data NAME [NAME ...] or --suite simclr12 says what to score on")
+        given = "both were given" if args.data else "neither was given"
+        raise ValueError(
+            f"--data NAME [NAME ...] or --suite simclr12 says what to score on: {given}"
+        )
     if args.suite is not None and args.suite not in SUITES:
         raise ValueError(f"no suite named {args.suite!r}; choose from {', '.join(SUITES)}")
     for name in ("limit", "steps"):
@@ -294,12 +301,10 @@ def _named(layers: list[str] | None, backbone: Backbone) -> list[str]:
     return list(backbone.layers) if layers == ["all"] else list(dict.fromkeys(layers or []))
 
 
-def _cache(cache: str | None, folder: Path | None, suite: str | None) -> str | Path | None:
-    """Where features are kept: of a suite by default, as it may be stopped and started again."""
-    if cache is not None:
+def _cache(cache: str | None, folder: Path | None, long: bool) -> str | Path | None:
+    """Where features and points of grids are kept: by default of what takes long."""
+    if cache is not None or not long:
         return None if cache == "off" else cache
-    if suite is None:
-        return None
     return folder / "evaluation" / "features" if folder else "~/.cache/sslkit/features"
 
 
@@ -308,7 +313,7 @@ def _quiet(cells: int) -> bool | None:
     return True if cells < 2 or rank() > 0 else None
 
 
-def environ_world() -> int:
+def _processes_started() -> int:
     """Processes that a launcher such as torchrun started."""
     return int(environ.get("WORLD_SIZE", "1"))
 
@@ -316,7 +321,7 @@ def environ_world() -> int:
 @contextmanager
 def _processes(device: str | None) -> Iterator[str | None]:
     """The device of this process, which joins the others that a launcher started."""
-    if environ_world() == 1:
+    if _processes_started() == 1:
         yield device
         return
     cuda = torch.cuda.is_available() and (device or "cuda").startswith("cuda")

@@ -52,12 +52,13 @@ not done again: the same command goes on.
   --layer L         one or more of the backbone's layers, such as stage2 or layer3, or all; their
                     maps are averaged over a grid (default: the features)
   --root DIR        where the data lies (default: SSLKIT_DATA, then ~/.cache/sslkit/data)
-  --limit N         use the first N training images only
+  --limit N         use N training images only (of files a fixed draw); test stays whole
   --device D        cpu, cuda, cuda:1, ... (default: cuda where there is one)
   --out DIR         where the JSON files and the table go (default: a run folder's evaluation/;
                     the scores of other targets are only printed)
-  --cache DIR       where features are kept; off for nowhere (default: with --suite the run
-                    folder's evaluation/features, else off)
+  --cache DIR       where features, and the points of finetune's grid, are kept; off for nowhere
+                    (default: with --suite and what trains a run folder's evaluation/features,
+                    else off)
   --again           make scores again that are there
 
 The table goes to table/ as .md, .csv, .tex, .json and .png. Over several processes, each with

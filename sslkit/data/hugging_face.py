@@ -121,7 +121,9 @@ def _images(part: Any, name: str, size: int) -> LabelledImages:
     labels = torch.tensor([-1 if value is None else value for value in values], dtype=torch.int64)
     encoded = part.with_format(None).select_columns([image])
     files = _Files(encoded.cast_column(image, datasets.Image(decode=False)), image)
-    return LabelledImages(files, labels, part.features[label].names, size, name)
+    images = LabelledImages(files, labels, part.features[label].names, size, name)
+    images.fingerprint = part._fingerprint
+    return images
 
 
 class _Files:

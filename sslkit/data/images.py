@@ -50,6 +50,7 @@ class LabelledImages(Dataset):
 
     Attributes:
         paths: the files, or None if the sources are not a list of them.
+        fingerprint: what tells the images from others where there are no paths, or None.
 
     >>> data = LabelledImages([Path("cat.png")], torch.tensor([0]), ["cat"])
     >>> len(data), data.labels, data.classes, data.size, data.paths[0].name
@@ -68,6 +69,7 @@ class LabelledImages(Dataset):
         self.size, self.name = size, name
         paths = [p for p in sources if isinstance(p, Path)] if isinstance(sources, list) else []
         self.paths: list[Path] | None = paths if len(paths) == len(labels) else None
+        self.fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,8 +99,29 @@ class LabelledImages(Dataset):
             raise ImageError(f"cannot read {what}: {why}") from error
         return image, label if label.ndim else int(label)
 
-    def head(self, n: int) -> "LabelledImages":
-        """The first ``n`` images."""
-        part = copy.copy(self)
-        part.labels, part.paths = self.labels[:n], self.paths and self.paths[:n]
+    def head(self, n: int | None) -> "LabelledImages":
+        """The first ``n`` images, or all of them."""
+        return self._at(torch.arange(len(self))[:n])
+
+    def drawn(self, n: int) -> "LabelledImages":
+        """``n`` of the images, always the same, in their order: files often lie class by class."""
+        rows = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:n]
+        return self._at(rows.sort().values)
+
+    def _at(self, rows: torch.Tensor) -> "LabelledImages":
+        part, chosen = copy.copy(self), rows.tolist()
+        part.labels = self.labels[rows]
+        part.sources = _Chosen(self.sources, chosen)
+        part.paths = self.paths and [self.paths[i] for i in chosen]
+        part.fingerprint = self.fingerprint and f"{self.fingerprint} {chosen}"
         return part
+
+
+class _Chosen:
+    """Some of the images of a source, none of which is read before it is asked for."""
+
+    def __init__(self, sources: Sequence[Path] | Sources, rows: list[int]) -> None:
+        self.sources, self.rows = sources, rows
+
+    def __getitem__(self, index: int) -> Path | BytesIO | Image.Image:
+        return self.sources[self.rows[index]]

@@ -58,7 +58,7 @@ def load_splits(
             ``~/.cache/sslkit/data``. For "folder" without a DIR, that folder itself.
         size: side in pixels of images that are read from files; those that lie in memory (CIFAR,
             Fashion-MNIST, STL-10, shapes) keep their own.
-        limit: keep only the first so many training images.
+        limit: keep only so many training images: of files a fixed draw, else the first.
 
     Returns:
         Both data sets give (uint8 image (3, H, W), label) and have ``labels``, ``classes``.
@@ -89,12 +89,13 @@ def load_splits(
         check_choice("data set", name, (*ROWS, *OTHERS, *map(":".join, ANY.items())))
     train, test, words = _read(name, root, size, limit)
     if limit is not None and isinstance(train, LabelledImages):
-        train = train.head(limit)
+        train = train.drawn(limit)
     if row := ROWS.get(name):
         words = differs(row, _labels(train), _labels(test))
     elif len(train) == limit:
-        words = "; ".join(filter(None, (words, f"first {limit:,} to train with")))
-    lacks = "training image" if limit is None else f"image among the first {limit} to train with"
+        which = "drawn" if isinstance(train, LabelledImages) else "first"
+        words = "; ".join(filter(None, (words, f"{which} {limit:,} to train with")))
+    lacks = "training image" if limit is None else f"image among the {limit} to train with"
     _check(name, train, test, lacks)
     title, metric, homepage = about(name)
     return Splits(train, test, title, metric, words, homepage)

@@ -56,7 +56,7 @@ def check_classes(labels: Tensor, fitted: Tensor | int | None = None) -> int:
     ...
     ValueError: class 2 has no training image, but 1 of the 2 labels to test with are of it
     """
-    if labels.is_floating_point() or not labels.numel():
+    if labels.is_floating_point() or labels.dtype == torch.bool or not labels.numel():
         raise ValueError(f"labels must be one integer or more, not {labels.dtype} {len(labels)}")
     if labels.ndim == 2:
         return _check_columns(labels, fitted)
@@ -86,6 +86,22 @@ def check_classes(labels: Tensor, fitted: Tensor | int | None = None) -> int:
             f"the first is {int(odd.min())}"
         )
     return len(known)
+
+
+def metric_of(metric: str | None, labels: Tensor) -> str:
+    """The metric, by default the usual one of such labels; ValueError if it is not for them.
+
+    >>> metric_of(None, torch.tensor([0, 1])), metric_of(None, torch.tensor([[0, 1]]))
+    ('accuracy', 'map11')
+    """
+    several = labels.ndim == 2
+    if metric is not None and (metric == "map11") != several:
+        shape = "(N, C)" if several else "(N,)"
+        raise ValueError(
+            f"metric {metric!r} is not for labels {shape}: map11 is of labels (N, C), the others "
+            "are of labels (N,)"
+        )
+    return metric or ("map11" if several else "accuracy")
 
 
 def _check_columns(labels: Tensor, fitted: Tensor | int | None) -> int:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslkit.evaluation.checks import check_classes, check_features
+from sslkit.evaluation.checks import check_classes, check_features, metric_of
 from sslkit.evaluation.features import Features
 from sslkit.evaluation.metrics import METRICS
 
@@ -78,20 +78,24 @@ class KNN:
         if self.k > len(features):
             raise ValueError(f"k = {self.k} is above the {len(features)} features there are")
         self.width = features.shape[1]
+        self._score = METRICS[metric_of(self.metric, labels)]
         self.index, self.labels = _index(features), labels.cpu()
-        self.metric = self.metric or ("map11" if labels.ndim == 2 else "accuracy")
         return self
 
     def votes(self, features: Tensor, ks: tuple[int, ...] | None = None) -> dict[int, Tensor]:
         """Shares of the vote, (M, C), of each k: one search serves all of them.
 
         Args:
-            features: as fitted, (M, D). ks: each from 1 to ``self.k``, by default that one.
+            features: as fitted, (M, D). ks: each from 1 to the number fitted; by default
+                ``self.k``.
         """
         check_features(features, width=self.width, cosine=True)
         ks = (self.k,) if ks is None else ks
+        if not ks or min(ks) < 1 or max(ks) > len(self.labels):
+            raise ValueError(f"each k must be from 1 to the {len(self.labels)} fitted, not {ks}")
         parts: dict[int, list[Tensor]] = {k: [] for k in ks}
-        for block in features.split(BLOCK):
+        block_size = max(1, BLOCK // (self.classes if self.labels.ndim == 2 else 1))
+        for block in features.split(block_size):
             similarity, rows = map(torch.from_numpy, self.index.search(_unit(block), max(ks)))
             neighbours = self.labels[rows]  # (B, k) or (B, k, C)
             for k in ks:
@@ -116,21 +120,21 @@ class KNN:
         """The metric on features with these labels, in percent."""
         check_features(features, labels, cosine=True)
         check_classes(labels, self.labels)
-        return METRICS[self.metric or "accuracy"](self.votes(features)[self.k], labels.cpu())
+        return self._score(self.votes(features)[self.k], labels.cpu())
 
 
 def knn(
     train: Features,
     test: Features,
     *,
-    metric: str = "accuracy",
+    metric: str | None = None,
     ks: tuple[int, ...] = (200, 20),
     temperature: float = 0.07,
 ) -> dict[str, Any]:
     """The score of :class:`KNN` for several k, none of them tuned.
 
     Args:
-        train: the bank. test: the queries. metric: what the set is judged by.
+        train: the bank. test: the queries. metric: as of :class:`KNN`.
         ks: each from 1 to the size of the bank; the first gives the score, each ``<metric>_k<k>``.
 
     Returns:
@@ -146,6 +150,7 @@ def knn(
     """
     if not ks or min(ks) < 1:
         raise ValueError(f"kNN takes ks of at least 1, not {ks}")
+    metric = metric_of(metric, train.labels)
     check_classes(test.labels, train.labels)
     check_features(*test, cosine=True)
     fitted = KNN(max(ks), temperature=temperature, metric=metric).fit(*train)
@@ -164,4 +169,7 @@ def _index(bank: Tensor) -> Any:
 
 
 def _unit(features: Tensor) -> Any:
-    return F.normalize(features.detach().cpu().float()).contiguous().numpy()
+    x = features.detach().cpu().float()
+    exponent = x.abs().amax(1, keepdim=True).frexp().exponent
+    # By a power of two, which rounds nothing: or squares would overflow and vanish.
+    return F.normalize(torch.ldexp(x, -exponent)).contiguous().numpy()

@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from sslkit.evaluation.checks import check_classes, check_features
+from sslkit.evaluation.checks import check_classes, check_features, metric_of
 from sslkit.evaluation.features import Features
+from sslkit.evaluation.finetune import stratified
 from sslkit.evaluation.logistic import Objective, State, minimise
 from sslkit.evaluation.metrics import METRICS
 
 L2 = tuple(float(f"{10 ** (i / 4 - 6):.6g}") for i in range(45))  # 1e-6 to 1e5, four a decade
+MOST = 1e15  # squares of more leave float32
 
 
 class LinearProbe:
@@ -90,27 +92,32 @@ class LinearProbe:
         classes = check_classes(labels)
         if len(labels) < 10:
             raise ValueError(f"a linear probe needs at least 10 rows to fit, not {len(labels)}")
+        if (most := float(features.abs().max())) > MOST:
+            raise ValueError(f"features must be within {MOST:g} of 0 to fit, but one is {most:g}")
+        self._score = METRICS[metric_of(self.metric, labels)]
+        self.l2, self.validation_scores = self.candidates[0], {}
         x = features.detach().to(self.device or features.device, torch.float32)
         y = labels.to(x.device)
         mean, scale = x.mean(0), torch.ones_like(x[0])
         if self.standardize:
             scale = x.std(0)
             scale = torch.where(scale > 1e-6 * mean.abs().clamp(min=1), scale, 1)
-        x = (x - mean) / scale
+        x = (x - mean).div_(scale)
         state = self._choose(x, y, classes) if len(self.candidates) > 1 else None
         objective = Objective(x, y, classes)
         state = objective.at(state.weight) if state else objective.start()
         state = minimise(objective, state, self.l2)
         self.weight = state.weight[:, :-1] / scale
         self.bias = state.weight[:, -1] - self.weight @ mean
-        self.metric = self.metric or ("map11" if y.ndim == 2 else "accuracy")
+        self.several = y.ndim == 2
         return self
 
     def _choose(self, x: Tensor, y: Tensor, classes: int) -> State:
         """Go down the path on what is kept; the state where the held-out score was best."""
         kept, held = (rows.to(x.device) for rows in held_out(y.cpu(), self.validation, self.seed))
+        if not len(held):
+            raise ValueError("no class has 2 rows, so that none can be held out to choose l2 by")
         objective = Objective(x[kept], y[kept], classes)
-        metric = METRICS[self.metric or ("map11" if y.ndim == 2 else "accuracy")]
         x, y = x[held], y[held]
         met = (y == 1).any(0) if y.ndim == 2 else slice(None)  # a class of one image is kept
         y = y[:, met] if y.ndim == 2 else y
@@ -119,7 +126,7 @@ class LinearProbe:
             self.candidates, "linear probe", delay=2, leave=False, disable=not self.progress or None
         ):
             state = minimise(objective, state, value)
-            found = metric(_logits(state.weight, x)[:, met], y)
+            found = self._score(_logits(state.weight, x)[:, met], y)
             if found > max(self.validation_scores.values(), default=-1.0):
                 best, self.l2 = state, value
             self.validation_scores[value] = found
@@ -140,7 +147,7 @@ class LinearProbe:
     def predict(self, features: Tensor) -> Tensor:
         """The likeliest class of each row, int64 (N,); of a multi-label probe, bool (N, C)."""
         logits = self.decision_function(features)
-        return logits > 0 if self.metric == "map11" else logits.argmax(1)
+        return logits > 0 if self.several else logits.argmax(1)
 
     def score(self, features: Tensor, labels: Tensor) -> float:
         """The metric on features with these labels, in percent.
@@ -151,16 +158,16 @@ class LinearProbe:
         logits = self.decision_function(features)
         check_features(features, labels)
         check_classes(labels, self.weight.shape[0])
-        return METRICS[self.metric or "accuracy"](logits, labels.to(logits.device))
+        return self._score(logits, labels.to(logits.device))
 
 
 def linear(
-    train: Features, test: Features, *, metric: str = "accuracy", **options: Any
+    train: Features, test: Features, *, metric: str | None = None, **options: Any
 ) -> dict[str, Any]:
     """The score of a :class:`LinearProbe` that is fitted to train; test is read once.
 
     Args:
-        metric: what the set is judged by. options: further ones of :class:`LinearProbe`.
+        metric, options: as of :class:`LinearProbe`.
 
     Returns:
         "metric" and, under its name, the score on test; "validation", the score on the held-out
@@ -174,6 +181,7 @@ def linear(
     >>> linear(features, features)["accuracy"] > 97
     True
     """
+    metric = metric_of(metric, train.labels)
     check_classes(test.labels, train.labels)
     probe = LinearProbe(metric=metric, **options).fit(*train)
     scores = {"metric": metric, metric: probe.score(*test)}
@@ -192,24 +200,17 @@ def held_out(labels: Tensor, part: float, seed: int = 0) -> tuple[Tensor, Tensor
     >>> len(kept), len(held)
     (21, 3)
     """
+    if labels.ndim == 2:
+        held = stratified(labels, labels.shape[1], part, seed=seed, spare=True)
+        return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = order[labels[order].argsort(stable=True)]  # class by class
+    counts = labels.bincount()
+    wanted = (part * counts).round().long().clamp(min=1).minimum(counts - 1)
+    place = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
     held = torch.zeros(len(labels), dtype=torch.bool)
-    if labels.ndim == 1:
-        order = order[labels[order].argsort(stable=True)]  # class by class
-        counts = labels.bincount()
-        place = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
-        held[order[place < _wanted(counts, part)[labels[order]]]] = True
-    else:
-        counts = (labels == 1).sum(0)
-        for column in counts.argsort().tolist():
-            rows = order[labels[order, column] == 1]
-            more = int(_wanted(counts, part)[column] - held[rows].sum())
-            held[rows[~held[rows]][: max(0, more)]] = True
+    held[order[place < wanted[labels[order]]]] = True
     return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
-
-
-def _wanted(counts: Tensor, part: float) -> Tensor:
-    return (part * counts).round().long().clamp(min=1).minimum(counts - 1)
 
 
 def _logits(weight: Tensor, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Logistic regression with L2 by a preconditioned L-BFGS that carries over along a path."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -113,6 +114,8 @@ def minimise(
         step = -_inverse_hessian(objective, state, gradient, l2)
         slope = float((gradient * step).sum())
         value = _value(state, l2)
+        if not math.isfinite(slope) or not math.isfinite(value):
+            raise ValueError(f"logistic regression at l2 = {l2:g} leaves the range of float32")
         if -slope / 2 <= tolerance * value:
             return state
         size = 1.0

@@ -4,7 +4,6 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Sequence
-from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,17 @@ from torch.utils.data import Dataset
 
 from sslkit import __version__
 from sslkit.backbones import Backbone
-from sslkit.data import Splits, load_splits
+from sslkit.data import ArrayDataset, Splits, load_splits
 from sslkit.data import about as about_set
 from sslkit.evaluation.cache import cached_features
 from sslkit.evaluation.features import Features, check_layers
 from sslkit.evaluation.fingerprint import fingerprint
-from sslkit.evaluation.processes import largest, rank
+from sslkit.evaluation.processes import largest, rank, together
 from sslkit.evaluation.protocols import Protocol, Task, protocols_of
 from sslkit.views import EvaluationView
 
 Result = dict[str, Any]
+NAMES = ("train", "test")
 
 
 def evaluate(
@@ -42,8 +42,8 @@ def evaluate(
 
     Returns:
         Plain data: "data", its "title", "metric" and what "differs" from the published set,
-        "protocols" with each one's scores in percent beside its id and seconds, the numbers of
-        images, "fingerprint" of weights, images and view, and versions.
+        the numbers of images, and "protocols": each one's scores in percent beside its id, the
+        "fingerprints" of weights, images and view, seconds, device and versions.
 
     Raises:
         ValueError: a data set or protocol that is not there, or that cannot be scored.
@@ -80,7 +80,8 @@ def evaluate_layers(
         before: earlier results of the same data; a score of the same protocol id and fingerprint
             is taken from there.
         keep: called with the result so far and the protocol, whenever a score is there.
-        failures: put the line of a protocol that cannot be scored into "failed", and go on.
+        failures: put the line of a protocol that cannot be scored into "failed", and of a set
+            that is not there into "absent", and go on.
         distributed: every process of torch.distributed calls this; images are shared among them,
             and the first alone scores, so that only its results have scores.
 
@@ -94,34 +95,58 @@ def evaluate_layers(
         check_layers(backbone, layers)
         if whole := [p.name for p in chosen if p.images]:
             raise ValueError(f"{whole[0]} trains the whole network: it has no score of a layer")
-    splits = load_splits(data, root=root, size=view.size, limit=limit)
-    both = (splits.train, splits.test)
-    prints = [_fingerprint(backbone, split, view, device) for split in both]
-    about = {**_about(data, splits), "fingerprints": prints, **_made_with(device)}
-    of_layers = [{"layer": name, "layers": list(backbone.layers)} for name in layers or ()]
-    results = [{**named, **about, "protocols": {}, "failed": {}} for named in of_layers or [{}]]
+    named = [{"layer": name, "layers": list(backbone.layers)} for name in layers or ()] or [{}]
+    try:
+        with together(device, distributed):
+            splits = load_splits(data, root=root, size=view.size, limit=limit)
+            both = (splits.train, splits.test)
+            prints = [_fingerprint(backbone, split, view, device) for split in both]
+    except (ValueError, OSError) as error:
+        if not failures:
+            raise
+        results = [{**name, **_without_data(data, error, chosen)} for name in named]
+        for protocol in chosen:
+            for result in results:
+                keep(result, protocol.name)
+        return results
+    nothing = ArrayDataset(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
+    about = {
+        **_about(data, splits),
+        "weights_fingerprint": _fingerprint(backbone, nothing, view, "cpu"),
+    }
+    results = [{**name, **about, "protocols": {}, "failed": {}} for name in named]
     for result in results:
-        result["protocols"] = _found(result, before, chosen)
+        result["protocols"] = _found(result, prints, before, chosen)
+    kept: list[list[dict[str, Features]] | Exception] = []
 
-    @once
     def features() -> list[dict[str, Features]]:
-        return [
-            cached_features(
-                cache,
-                backbone,
-                split,
-                view,
-                layers=layers,
-                device=device,
-                distributed=distributed,
-                about={"data": data, "split": name},
-                progress=f"{data} {name} features",
-            )
-            for name, split in zip(("train", "test"), both, strict=True)
-        ]
+        """Extracted once; an error too is kept, and raised again."""
+        if not kept:
+            try:
+                kept.append(
+                    [extracted(name, split) for name, split in zip(NAMES, both, strict=True)]
+                )
+            except (ValueError, OSError, RuntimeError) as error:
+                kept.append(error)
+        if isinstance(kept[0], Exception):
+            raise kept[0]
+        return kept[0]
+
+    def extracted(name: str, split: Dataset) -> dict[str, Features]:
+        return cached_features(
+            cache,
+            backbone,
+            split,
+            view,
+            layers=layers,
+            device=device,
+            distributed=distributed,
+            about={"data": data, "split": name},
+            progress=f"{data} {name} features",
+        )
 
     if distributed:
-        _extract_together(features, results, chosen, device)
+        _extract_together(features, results, chosen, device, failures)
         if rank() > 0:
             return results
     for protocol in chosen:
@@ -134,9 +159,9 @@ def evaluate_layers(
                     splits,
                     features=lambda layer=layer: tuple(split[layer] for split in features()),
                     device=device,
-                    folder=_folder(cache, protocol, prints),
+                    folder=_folder(cache, protocol, prints, splits),
                 )
-                _score(protocol, task, result, failures)
+                _score(protocol, task, result, prints, failures)
             keep(result, protocol.name)
     return results
 
@@ -152,6 +177,15 @@ def absent(data: str, why: str) -> Result:
     return {**about, "n_train": None, "n_test": None, "protocols": {}, "failed": {}, "absent": why}
 
 
+def _without_data(data: str, error: Exception, chosen: Sequence[Protocol]) -> Result:
+    """The result of a data set that is absent, or that is there and cannot be read."""
+    line = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        return absent(data, line)
+    failed = {protocol.name: line for protocol in chosen}
+    return {**absent(data, line), "absent": None, "failed": failed}
+
+
 def _fingerprint(
     backbone: Backbone, split: Dataset, view: EvaluationView, device: torch.device | str
 ) -> str | None:
@@ -163,16 +197,21 @@ def _fingerprint(
 
 
 def _found(
-    result: Result, before: Sequence[Result], chosen: Sequence[Protocol]
+    result: Result,
+    prints: Sequence[str | None],
+    before: Sequence[Result],
+    chosen: Sequence[Protocol],
 ) -> dict[str, dict[str, Any]]:
-    """The scores in earlier results of the same weights, images, view and layer."""
+    """The scores asked for that earlier results have, of the same weights, images and view."""
     found: dict[str, dict[str, Any]] = {}
-    for earlier in before:
-        alike = all(earlier.get(key) == result.get(key) for key in ("fingerprints", "layer"))
-        if alike and None not in result["fingerprints"]:
-            found |= earlier["protocols"]
-    ids = {protocol.name: protocol.id for protocol in chosen}
-    return {k: v for k, v in found.items() if ids.get(k) in (None, v.get("protocol"))}
+    for earlier in before if None not in prints else ():
+        for protocol in chosen:
+            scores = earlier["protocols"].get(protocol.name, {})
+            alike = scores.get("fingerprints") == list(prints)
+            same_layer = earlier.get("layer") == result.get("layer")
+            if scores.get("protocol") == protocol.id and alike and same_layer:
+                found[protocol.name] = scores
+    return found
 
 
 def _extract_together(
@@ -180,6 +219,7 @@ def _extract_together(
     results: Sequence[Result],
     chosen: Sequence[Protocol],
     device: torch.device | str,
+    failures: bool,
 ) -> None:
     """Every process extracts, if the first has a score to make of features."""
     missing = any(
@@ -188,29 +228,51 @@ def _extract_together(
         for result in results
     )
     if largest(int(missing and rank() == 0), device=device)[0]:
-        features()
+        try:
+            features()
+        except (ValueError, OSError):
+            if not failures:
+                raise
 
 
 def _folder(
-    cache: str | Path | None, protocol: Protocol, prints: Sequence[str | None]
+    cache: str | Path | None,
+    protocol: Protocol,
+    prints: Sequence[str | None],
+    splits: Splits,
 ) -> Path | None:
+    """Of this protocol, these weights and images, and the metric that chooses: no other's."""
     if cache is None or None in prints:
         return None
-    key = hashlib.sha256(f"{protocol.id} {prints}".encode()).hexdigest()[:16]
+    task = f"{protocol.id} {prints} {splits.metric} {len(splits.train.classes)}"
+    key = hashlib.sha256(task.encode()).hexdigest()[:16]
     return Path(cache).expanduser() / f"{protocol.name}-{key}"
 
 
-def _score(protocol: Protocol, task: Task, result: Result, failures: bool) -> None:
-    started = time.perf_counter()
+def _score(
+    protocol: Protocol,
+    task: Task,
+    result: Result,
+    prints: Sequence[str | None],
+    failures: bool,
+) -> None:
     try:
+        if not protocol.images:
+            task.features()  # once, and not in the protocol's time
+        started = time.perf_counter()
         scores = protocol.run(task, protocol.parameters)
-    except (ValueError, RuntimeError) as error:  # a RuntimeError: the device is out of memory
+    except (ValueError, OSError, RuntimeError) as error:  # a RuntimeError: no memory is left
         if not failures:
             raise
         result["failed"][protocol.name] = " ".join(str(error).split())[:500]
         return
-    seconds = round(time.perf_counter() - started, 1)
-    result["protocols"][protocol.name] = {"protocol": protocol.id, **scores, "seconds": seconds}
+    result["protocols"][protocol.name] = {
+        "protocol": protocol.id,
+        **scores,
+        "seconds": round(time.perf_counter() - started, 1),
+        "fingerprints": list(prints),
+        **_made_with(task.device),
+    }
 
 
 def _about(data: str, splits: Splits) -> Result:

@@ -78,6 +78,30 @@ def test_a_finished_cell_is_not_made_again(run, capsys, monkeypatch):
     export_backbone(ResNet9(4), run / "backbone.safetensors", {"size": 16, "normalize": "half"})
     assert main(ARGV) == 0
     assert len(calls) == 3
+    now = json.loads((run / "evaluation" / "oxford_pets.json").read_text())
+    assert list(now["protocols"]) == ["linear"]  # none of other weights
+    assert now["weights_fingerprint"] != kept["weights_fingerprint"]
+    earlier = run / "evaluation" / "earlier" / "oxford_pets.json"
+    assert json.loads(earlier.read_text()) == kept  # and none of them is lost
+
+
+def test_a_score_of_another_device_stays(run, monkeypatch):
+    """Fingerprints cover the kind of device: what one has scored, the other does not delete."""
+    from sslkit.evaluation import suite
+
+    monkeypatch.setattr("sslkit.data.datasets._fetch", lambda *_: "no network")
+    assert main(ARGV) == 0
+    true = suite.fingerprint
+
+    def elsewhere(backbone, dataset, view, *, device):
+        """As a GPU's: of images another one, of the weights alone the same."""
+        return true(backbone, dataset, view, device=device) + "x" * (len(dataset) > 1)
+
+    monkeypatch.setattr(suite, "fingerprint", elsewhere)
+    assert main([*ARGV[:-1], "retrieval"]) == 0
+    kept = json.loads((run / "evaluation" / "oxford_pets.json").read_text())["protocols"]
+    assert list(kept) == ["linear", "retrieval"]
+    assert kept["linear"]["fingerprints"] != kept["retrieval"]["fingerprints"]
 
 
 def test_a_failed_cell_is_said_and_the_others_are_kept(run, capsys, monkeypatch):
@@ -91,6 +115,7 @@ def test_a_failed_cell_is_said_and_the_others_are_kept(run, capsys, monkeypatch)
     (run.parent / "data" / "oxford-iiit-pet" / "images" / "cat_12.jpg").write_text("junk")
     assert main([*ARGV, "knn", "--again"]) == 1
     assert "cannot read the image" in capsys.readouterr().out
+    assert main([*ARGV, "--again"]) == 1
     assert json.loads((run / "evaluation" / "oxford_pets.json").read_text()) == kept
 
 

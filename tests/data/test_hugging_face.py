@@ -86,9 +86,13 @@ def test_validation_where_test_has_no_labels(saved, test):
 
 
 def test_limit(saved):
-    name = saved(train=part([0, 1, 2]), validation=part([0, 1]))
-    words = load_splits(name, limit=2).differs
-    assert words == "scored on its validation split; first 2 to train with"
+    name = saved(train=part([0, 1] * 4), validation=part([0, 1]))
+    found = load_splits(name, limit=6)
+    assert found.differs == "scored on its validation split; drawn 6 to train with"
+    whole = load_splits(name)
+    prints = [s.fingerprint for s in (found.train, whole.train, whole.test)]
+    assert len(set(prints)) == 3
+    assert load_splits(name).train.fingerprint == whole.train.fingerprint
 
 
 def write_folder(root):

@@ -117,3 +117,32 @@ def test_measure_leaves_a_record(tmp_path):
     notes = tmp_path / "runs" / "simclr_shapes-seed0.measure.json"
     notes.write_text(json.dumps(json.loads(notes.read_text()) | {"running": True}))
     assert "its time is unknown" in run("measure.py", *argv).stderr
+
+
+def test_the_evaluation_benchmarks_table_by_hand():
+    tables = runpy.run_path(str(EVAL / "tables.py"))
+    cell = {
+        "path": {
+            "seconds": {"sslkit": 2.0, "scikit-learn": 50.0},
+            "best accuracy": {"sslkit": 70.04, "scikit-learn": 69.96},
+        },
+        "kNN": {"seconds": {"sslkit": 1.0, "lightly": 2.5}},
+    }
+    about = {"rows": 50_000, "width": 512, "queries": 100, "hardware": "a CPU", "command": "x"}
+    lines = tables["evaluation_speed"]({**about, "classes": {"10": cell}}).splitlines()
+    assert lines[0] == "| seconds | 10 classes |"
+    assert lines[2] == "| linear probe, 45 values: sslkit | 2 |"
+    assert lines[3] == "| linear probe, 45 values: scikit-learn | 50 (25.0) |"
+    assert lines[5] == "| kNN, k = 200: lightly | 2.5 (2.5) |"
+    assert "sslkit and scikit-learn: 70.0 and 70.0. Measured on a CPU: `x`." in lines[-1]
+
+
+def test_results_of_elsewhere_take_the_place_of_what_has_no_score(monkeypatch):
+    monkeypatch.syspath_prepend(EVAL)
+    added = runpy.run_path(str(EVAL / "transfer.py"))["added"]
+    scored = {"target": "a", "backbone": "b", "data": "dtd", "protocols": {"knn": {}}}
+    absent = {"target": "a", "backbone": "b", "data": "cifar10", "protocols": {}}
+    other = {**absent, "protocols": {"knn": {"accuracy": 1.0}}}
+    assert added([scored, absent], other) == [scored, other]
+    with pytest.raises(SystemExit, match="a on dtd has no place of its own"):
+        added([scored, absent], {**scored, "protocols": {}})

@@ -3,12 +3,11 @@ import os
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from sslkit.backbones import ResNet, ResNet9
-from sslkit.data import ArrayDataset, ImageFolder
+from sslkit.data import ArrayDataset
 from sslkit.evaluation import Features, extract, extract_layers
 from sslkit.evaluation.batches import _workers, in_order
 from sslkit.views import EvaluationView
@@ -116,12 +115,10 @@ def test_a_bug_in_a_data_set_keeps_its_traceback():
         extract(nn.Flatten(), Files(4, bad=(3,), error=TypeError), nn.Identity(), workers=1)
 
 
-def test_workers_are_one_a_core_for_what_is_decoded(tmp_path, monkeypatch):
+def test_workers_are_one_a_core_for_what_is_decoded(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    folder = ImageFolder(tmp_path, 8)
-    assert _workers(folder, 100) == _workers(Subset(folder, [0]), 100) == 8
-    assert _workers(folder, 3) == 3  # a worker has a batch at least
+    assert _workers(Files(2), 100) == _workers(Subset(Files(2), [0]), 100) == 8
+    assert _workers(Files(2), 3) == 3  # a worker has a batch at least
     assert _workers(ArrayDataset(images(2)), 100) == 0
     assert _workers(Subset(TensorDataset(images(2)), [1]), 100) == 0
 

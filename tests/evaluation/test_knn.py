@@ -105,3 +105,27 @@ def test_bad_input_is_named():
         knn(few, test, ks=(1,))
     with pytest.raises(ValueError, match="some are -1, which stands for none"):
         KNN(1).fit(train.features, train.labels - 1)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-13, 1.0, 1e13, 1e30])
+def test_the_size_of_features_does_not_matter(scale):
+    train, test = clusters(80, 0), clusters(30, 1)
+    usual = KNN(5).fit(*train).votes(test.features)[5]
+    fitted = KNN(5).fit(train.features * scale, train.labels)
+    torch.testing.assert_close(fitted.votes(test.features * scale)[5], usual)
+    assert (
+        KNN(1).fit(train.features * scale, train.labels).score(train.features * scale, train.labels)
+        == 100
+    )
+    with pytest.raises(ValueError, match=r"each k must be from 1 to the 80 fitted, not \(81,\)"):
+        fitted.votes(test.features, (81,))
+
+
+def test_a_metric_fits_its_labels():
+    x, y = clusters(20, 0)
+    with pytest.raises(ValueError, match=r"'map11' is not for labels \(N,\)"):
+        KNN(1, metric="map11").fit(x, y)
+    several = KNN(1).fit(x, y).fit(x, torch.nn.functional.one_hot(y))
+    assert several.score(x, torch.nn.functional.one_hot(y)) == 100
+    with pytest.raises(ValueError, match="labels must be one integer or more"):
+        KNN(1).fit(x, y > 1)

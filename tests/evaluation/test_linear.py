@@ -229,3 +229,23 @@ def test_what_was_not_fitted_is_refused():
     few = Features(train.features[train.labels < 3], train.labels[train.labels < 3])
     with pytest.raises(ValueError, match="class 3 has no training image, but 10 of the 40 labels"):
         linear(few, train)
+
+
+def test_a_second_fit_knows_nothing_of_the_first():
+    easy, hard = clusters(200, 0, spread=0.3), clusters(200, 1, spread=6.0)
+    probe = LinearProbe().fit(*easy).fit(*hard)
+    fresh = LinearProbe().fit(*hard)
+    assert probe.l2 == fresh.l2
+    assert probe.validation_scores == fresh.validation_scores
+
+
+def test_what_cannot_be_fitted_is_named():
+    x, y = clusters(40, 0)
+    with pytest.raises(ValueError, match="no class has 2 rows"):
+        LinearProbe().fit(x, torch.arange(40))
+    with pytest.raises(ValueError, match=r"within 1e\+15 of 0 to fit, but one is"):
+        LinearProbe().fit(x * 1e20, y)
+    with pytest.raises(ValueError, match=r"'accuracy' is not for labels \(N, C\)"):
+        LinearProbe(metric="accuracy").fit(x, F.one_hot(y))
+    with pytest.raises(ValueError, match=r"'map11' is not for labels \(N,\)"):
+        linear(Features(x, y), Features(x, y), metric="map11")

@@ -29,8 +29,9 @@ VIEW = EvaluationView(8)
 def network():
     torch.manual_seed(0)
     net = ResNet9(2)
-    with torch.no_grad():
-        net(torch.randn(8, 3, 8, 8))
+    for name, statistic in net.named_buffers():  # as a pass would set them, at any thread count
+        if "running" in name:
+            statistic.uniform_(0.5, 2)
     return net
 
 
@@ -70,7 +71,7 @@ def found(folder, distributed):
     """Every kind of extraction, as tensors and texts; the files of ``folder`` stay."""
     net, options = network(), {"distributed": distributed}
     results = {}
-    for n in (70, 5, 97):  # 64 and 6 rows, 5 and none, 64 and 33
+    for n in (70, 5):  # 64 and 6 rows, 5 and none
         results[f"{n} rows"] = extract(net, data(n), VIEW, **options)
         results[f"{n} rows, several labels"] = extract(net, several(n), VIEW, **options)
         layers = extract_layers(net, data(n), VIEW, LAYERS, **options)
@@ -110,7 +111,7 @@ def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)], folder
 
@@ -137,7 +138,7 @@ def test_an_error_in_one_ends_both_and_nothing_of_it_is_kept(two):
     assert first["broken"]["no folder"].startswith("OSError ")
     assert second["broken"]["no folder"].startswith("process 1 of 2 failed: ")
     assert not list(folder.glob("*.part"))
-    assert len(list(folder.glob("*.json"))) == 6
+    assert len(list(folder.glob("*.json"))) == 4
     assert first["modes"] == second["modes"] == [True]
 
 

@@ -90,6 +90,8 @@ def test_finished_scores_are_taken_over(backbone, few_test_images):
     )
     assert calls == ["counted", "other"]
     assert kept == [("counted", ["counted"]), ("other", ["counted", "other"])]
+    alone = evaluate(backbone, VIEW, "shapes", [counted(calls, "third")], before=[first], **options)
+    assert list(alone["protocols"]) == ["third"]  # what was not asked for is not taken over
 
 
 def test_scores_of_anything_else_are_not_taken_over(backbone, few_test_images):
