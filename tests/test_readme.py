@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sslkit.cli import COMMANDS as COMMANDS_OF_SSLKIT
 from sslkit.cli import demo, main
 from sslkit.data import ArrayDataset
 from sslkit.data.datasets import DATASETS
@@ -28,16 +29,20 @@ SMALL = {
         *("--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"),
     ],
     "--resume": ["--trainer.max_epochs", "3"],
-    "evaluate": ["--limit", "60"],
+    "evaluate": ["--limit", "220"],
+    "finetune": ["--limit", "220", "--steps", "1", "--grid", "1x1"],
     "views": ["--data.limit", "8"],
+    "export": [],
+    "embed": [],
+    "neighbours": [],
 }
 
 
 def read(root, split, download):
     """In the place of CIFAR-10: noise."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (60, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    return ArrayDataset(images, torch.arange(60) % 10, [str(i) for i in range(10)])
+    images = torch.randint(256, (220, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return ArrayDataset(images, torch.arange(220) % 10, [str(i) for i in range(10)])
 
 
 @pytest.fixture
@@ -47,20 +52,22 @@ def place(tmp_path, monkeypatch, few_test_images):
     monkeypatch.setenv("SSLKIT_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setitem(DATASETS, "cifar10", DATASETS["cifar10"]._replace(read=read))
-    monkeypatch.setattr(demo, "LIMIT", 60)
+    monkeypatch.setattr("sslkit.data.datasets._fetch", lambda *_: "no network")
+    monkeypatch.setattr(demo, "LIMIT", 220)
     (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
     (tmp_path / "photos").mkdir()
-    for i in range(12):
-        Image.new("RGB", (60, 40), (20 * i, 90, 200 - 10 * i)).save(tmp_path / f"photos/{i}.jpg")
+    for i, name in enumerate(["cat", *map(str, range(12))]):
+        Image.new("RGB", (60, 40), (20 * i, 90, 200 - 10 * i)).save(tmp_path / f"photos/{name}.jpg")
     return tmp_path
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_readme(place):
     mine = [words[1:] for words in COMMANDS if words[:1] == ["sslkit"]]
-    assert {argv[0] for argv in mine} == {"pretrain", "evaluate", "views"}
+    assert {argv[0] for argv in mine} == set(COMMANDS_OF_SSLKIT) - {"demo"}
     for argv in mine:
-        small = SMALL["--resume" if "--resume" in argv else argv[0]]
+        (name,) = {"--resume", "finetune"} & set(argv) or {argv[0]}
+        small = SMALL[name]
         if "simclr_folder" in argv:
             small = [*small, "--data.size", "32", "--model.view.size", "32"]
         assert main([*argv, *small]) == 0, argv

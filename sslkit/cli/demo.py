@@ -20,7 +20,8 @@ def run(argv: list[str]) -> int:
     code = pretrain.run(["--config", "simclr_shapes", "--name", run_dir.name, *ONE, *argv])
     if code:
         return code
-    results = evaluate.score([str(run_dir), "random"], ["shapes"], ["knn", "linear"], limit=LIMIT)
+    protocols = evaluate.protocols_of(["knn", "linear"])
+    results = evaluate.score([str(run_dir), "random"], ["shapes"], protocols, limit=LIMIT)
     scores = {r["weights"]: {k: v["accuracy"] for k, v in r["protocols"].items()} for r in results}
     print("\nAccuracy on the test images of 'shapes', %, from frozen features\n")
     print("                  kNN   linear")
