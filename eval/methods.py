@@ -109,7 +109,7 @@ def scores(folder: Path, data: str, limit: int | None, random: bool) -> dict[str
         found[kind][layer] = {
             "knn": knn["accuracy"],
             "linear": linear["accuracy"],
-            "validation": linear["validation_accuracy"],
+            "validation": linear["validation"],
         }
     return found
 

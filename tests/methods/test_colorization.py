@@ -11,6 +11,7 @@ from sslkit.backbones import ResNet9, Timm
 from sslkit.cli.evaluate import score
 from sslkit.dashboard import PictureSheets
 from sslkit.data import ArrayDataset, DataModule, load
+from sslkit.evaluation import protocols_of
 from sslkit.methods.base import Batch
 from sslkit.methods.colorization import Colorization
 from sslkit.training import Optimizer, load_backbone, read_checkpoint
@@ -199,13 +200,14 @@ def test_the_command_line_evaluates_it_in_grey(tmp_path, monkeypatch):
 
     def evaluate(backbone, view, *args, **options):
         views.append(view)
-        return {"data": "shapes", "n_train": 1, "n_test": 1, "protocols": {}}
+        return [{"data": "shapes", "n_train": 1, "n_test": 1, "protocols": {}, "failed": {}}]
 
-    monkeypatch.setattr("sslkit.cli.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("sslkit.cli.evaluate.evaluate_layers", evaluate)
     trainer = fit(tmp_path, method(), steps=1)
     trainer.save_checkpoint(tmp_path / "grey.ckpt")
-    score([str(tmp_path / "grey.ckpt"), "random"], ["shapes"], ["knn"], out=str(tmp_path))
-    score(["random"], ["shapes"], ["knn"], out=str(tmp_path))
+    knn = protocols_of(["knn"])
+    score([str(tmp_path / "grey.ckpt"), "random"], ["shapes"], knn, out=str(tmp_path))
+    score(["random"], ["shapes"], knn, out=str(tmp_path))
     assert [view.grayscale for view in views] == [True, True, False]
 
 
