@@ -7,6 +7,7 @@ from sslkit.training.checkpoint import (
     read_checkpoint,
 )
 from sslkit.training.files import write_atomically
+from sslkit.training.memory import keep_freed_memory
 from sslkit.training.optimizer import Optimizer, decay_groups, warmup_cosine
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Optimizer",
     "decay_groups",
     "export_backbone",
+    "keep_freed_memory",
     "load_backbone",
     "read_checkpoint",
     "warmup_cosine",
