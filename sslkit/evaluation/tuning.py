@@ -16,7 +16,7 @@ from sslkit.backbones import Backbone
 from sslkit.evaluation.crops import Centre, Images
 from sslkit.evaluation.metrics import METRICS
 from sslkit.evaluation.recipes import Recipe, check
-from sslkit.training.optimizer import Optimizer, warmup_cosine
+from sslkit.training.optimizer import Optimizer, warmup_decay
 from sslkit.views import SupervisedView
 
 SCORED = 256  # images a batch where nothing is trained
@@ -123,7 +123,7 @@ def _sgd(
         momentum=recipe.momentum,
     )
     optimizer = options.build(net, recipe.batch_size)
-    cosine = partial(warmup_cosine, warmup=0, total=recipe.steps)
+    cosine = partial(warmup_decay, warmup=0, total=recipe.steps)
     return optimizer, LambdaLR(optimizer, cosine)
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from sslkit.backbones import Backbone, describe
 from sslkit.data import Images, gather
-from sslkit.training import Optimizer, warmup_cosine
+from sslkit.training import Optimizer, warmup_decay
 from sslkit.views import EvaluationView, Targeted, View
 
 
@@ -198,7 +198,9 @@ class Method(pl.LightningModule, ABC):
         per_step = trainer.train_dataloader.batch_size * trainer.world_size * accumulated
         per_epoch = math.ceil(trainer.num_training_batches / accumulated)
         warmup = min(round(self.optimizer.warmup_epochs * per_epoch), int(total))
-        factor = partial(warmup_cosine, warmup=warmup, total=int(total))
+        factor = partial(
+            warmup_decay, warmup=warmup, total=int(total), schedule=self.optimizer.schedule
+        )
         optimizer = self.optimizer.build(self, per_step)
         schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

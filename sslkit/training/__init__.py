@@ -8,7 +8,7 @@ from sslkit.training.checkpoint import (
 )
 from sslkit.training.files import write_atomically
 from sslkit.training.memory import keep_freed_memory
-from sslkit.training.optimizer import Optimizer, decay_groups, warmup_cosine
+from sslkit.training.optimizer import Optimizer, decay_groups, warmup_decay
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -18,6 +18,6 @@ __all__ = [
     "keep_freed_memory",
     "load_backbone",
     "read_checkpoint",
-    "warmup_cosine",
+    "warmup_decay",
     "write_atomically",
 ]

@@ -5,29 +5,34 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from timm.optim import Lars
+from timm.optim import Lars, Muon
 from torch import nn
 
-NAMES = ("sgd", "adamw", "lars")
+NAMES = ("sgd", "adamw", "lars", "muon")
 SCALINGS = ("linear", "sqrt", "none")
+SCHEDULES = ("cosine", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """SGD, AdamW or LARS, with linear warm-up and cosine decay, one value a step.
+    """SGD, AdamW, LARS or Muon, with linear warm-up and a decay to 0, one value a step.
 
-    Biases and the parameters of normalisation layers are left out of weight decay and of
-    LARS's adaptation (Chen et al. 2020; You et al. 2017, arXiv:1708.03888). LARS is timm's.
+    Biases and the parameters of normalisation layers are left out of weight decay, of LARS's
+    adaptation (Chen et al. 2020; You et al. 2017, arXiv:1708.03888) and of Muon's
+    orthogonalisation (Jordan 2024, kellerjordan.github.io/posts/muon), where AdamW steps instead;
+    Muon's updates are scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that
+    both take the same lr. LARS and Muon are timm's.
 
     Args:
-        name: ``sgd`` (Nesterov), ``adamw`` or ``lars``.
+        name: ``sgd`` (Nesterov), ``adamw``, ``lars`` or ``muon``.
         lr: peak learning rate, before scaling.
         lr_scaling: ``linear`` multiplies lr by batch / 256 (Goyal et al. 2017), ``sqrt`` by
             sqrt(batch) (SimCLR, appendix B.1, where lr is 0.075), ``none`` takes it as it is.
             batch counts all processes and accumulated steps.
         weight_decay: at least 0.
-        momentum: of SGD and LARS; beta1 of AdamW.
+        momentum: of SGD, LARS and Muon (Nesterov); beta1 of AdamW.
         warmup_epochs: length of the linear warm-up; may be a fraction.
+        schedule: ``cosine`` or ``linear`` decay after the warm-up.
 
     Raises:
         ValueError: a value outside its range.
@@ -36,12 +41,13 @@ class Optimizer:
     4.8
     """
 
-    name: Literal["sgd", "adamw", "lars"] = "lars"
+    name: Literal["sgd", "adamw", "lars", "muon"] = "lars"
     lr: float = 0.3
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     weight_decay: float = 1e-6
     momentum: float = 0.9
     warmup_epochs: float = 10
+    schedule: Literal["cosine", "linear"] = "cosine"
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -49,6 +55,10 @@ class Optimizer:
         if self.lr_scaling not in SCALINGS:
             raise ValueError(
                 f"no lr_scaling named {self.lr_scaling!r}; choose from {', '.join(SCALINGS)}"
+            )
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"no schedule named {self.schedule!r}; choose from {', '.join(SCHEDULES)}"
             )
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be a finite number above 0, not {self.lr}")
@@ -71,6 +81,8 @@ class Optimizer:
             return torch.optim.AdamW(groups, lr, betas=(self.momentum, 0.999))
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr, self.momentum, nesterov=self.momentum > 0)
+        if self.name == "muon":
+            return Muon(groups, lr, momentum=self.momentum, nesterov=True)
         groups[0]["always_adapt"] = True  # timm's Lars adapts only where there is decay
         return Lars(groups, lr, self.momentum)
 
@@ -101,13 +113,15 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     ]
 
 
-def warmup_cosine(step: int, *, warmup: int, total: int) -> float:
-    """The share of the peak learning rate at a step: linear up, then half a cosine down to 0.
+def warmup_decay(step: int, *, warmup: int, total: int, schedule: str = "cosine") -> float:
+    """The share of the peak learning rate at a step: linear up, then down to 0.
 
-    >>> [warmup_cosine(s, warmup=2, total=4) for s in range(5)]
+    >>> [warmup_decay(s, warmup=2, total=4) for s in range(5)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
+    >>> [warmup_decay(s, warmup=0, total=4, schedule="linear") for s in range(5)]
+    [1.0, 0.75, 0.5, 0.25, 0.0]
     """
     if step < warmup:
         return (step + 1) / warmup
     progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-    return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1 - progress if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))

@@ -13,7 +13,7 @@ from sslkit.training import (
     export_backbone,
     load_backbone,
     read_checkpoint,
-    warmup_cosine,
+    warmup_decay,
 )
 
 CARD = {"size": 32, "normalize": "half", "method": "SimCLR", "data": "shapes", "commit": None}
@@ -50,7 +50,7 @@ def test_groups_hold_every_trainable_parameter_once():
 
 
 def test_schedule_rises_then_falls_to_zero():
-    values = [warmup_cosine(s, warmup=10, total=100) for s in range(101)]
+    values = [warmup_decay(s, warmup=10, total=100) for s in range(101)]
     assert values[9] == max(values) == 1
     assert values[:10] == sorted(values[:10])
     assert values[10:] == sorted(values[10:], reverse=True)
