@@ -4,12 +4,14 @@ from sslkit.callbacks.compiled import CompiledBackbone
 from sslkit.callbacks.guards import FiniteLoss, SafeInterrupt
 from sslkit.callbacks.online import OnlineSignals
 from sslkit.callbacks.progress import Progress, Throughput
+from sslkit.callbacks.progressive import ProgressiveResizing
 
 __all__ = [
     "CompiledBackbone",
     "FiniteLoss",
     "OnlineSignals",
     "Progress",
+    "ProgressiveResizing",
     "SafeInterrupt",
     "Throughput",
 ]

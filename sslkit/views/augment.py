@@ -89,6 +89,11 @@ class Augment(nn.Module):
             self.steps.append(Solarize(p=solarize))
         self.drawn: list[Params] = []
 
+    def resize(self, size: int) -> None:
+        """Views of another size from now on; a blur keeps its width in pixels."""
+        self.size = size
+        self.steps[0].flags["size"] = (size, size)
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), uint8 or float32 in [0, 1], to (N, 3, size, size), without gradient."""
