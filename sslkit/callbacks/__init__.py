@@ -1,8 +1,9 @@
-"""Callbacks: online signals of a representation, guards, progress."""
+"""Callbacks: online signals of a representation, guards, progress, profile."""
 
 from sslkit.callbacks.compiled import CompiledBackbone
 from sslkit.callbacks.guards import FiniteLoss, SafeInterrupt
 from sslkit.callbacks.online import OnlineSignals
+from sslkit.callbacks.profile import StepProfile
 from sslkit.callbacks.progress import Progress, Throughput
 from sslkit.callbacks.progressive import ProgressiveResizing
 
@@ -13,5 +14,6 @@ __all__ = [
     "Progress",
     "ProgressiveResizing",
     "SafeInterrupt",
+    "StepProfile",
     "Throughput",
 ]

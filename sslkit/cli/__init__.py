@@ -3,12 +3,14 @@
 import importlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from sslkit import __version__
 
+STARTED = time.time()
 COMMANDS = {
     "pretrain": "train a backbone on unlabelled images",
     "evaluate": "score backbones: kNN, linear, fine-tuned, retrieval; the SimCLR paper's table",

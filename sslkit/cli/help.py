@@ -5,6 +5,7 @@ from sslkit.cli.arguments import config_names
 PRETRAIN = """\
 usage: sslkit pretrain --config NAME_OR_FILE [--name NAME] [options]
        sslkit pretrain --resume RUN [--trainer.max_epochs N]
+       sslkit pretrain --config NAME_OR_FILE --profile-step N [options]
 
 Train a backbone. The run folder is OUT/NAME and is never overwritten.
 
@@ -15,6 +16,8 @@ Train a backbone. The run folder is OUT/NAME and is never overwritten.
   --wandb MODE      auto, online, offline or disabled (default: auto)
   --online_every N  epochs between online signals; 0 for none (default: 1)
   --compile BOOL    compile the backbone for training steps (default: false)
+  --profile-step N  time N steps and stop: the share of data, views, network, loss, optimiser and
+                    loop, printed and drawn in OUT/NAME-step.png and .json; no run folder
 
 Anything in the config is an option too, for example:
   --data.root DIR   --data.batch_size N   --data.name cifar10

@@ -23,12 +23,19 @@ from sslkit.callbacks import (
     SafeInterrupt,
     Throughput,
 )
+from sslkit.cli import profile_step
 from sslkit.cli.arguments import values, with_config_files, without
 from sslkit.cli.config import PretrainCLI, parse
 from sslkit.cli.run_folder import check_resumed, commit, held, hold_log, log_to, refuse_existing
 from sslkit.dashboard import CSVLogger, PictureSheets, wandb_logger, write_report
 from sslkit.data import BatchOrder
-from sslkit.training import AtomicCheckpointIO, export_backbone, read_checkpoint, write_atomically
+from sslkit.training import (
+    AtomicCheckpointIO,
+    export_backbone,
+    keep_freed_memory,
+    read_checkpoint,
+    write_atomically,
+)
 
 
 def run(argv: list[str]) -> int:
@@ -38,6 +45,9 @@ def run(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", "It is recommended to use `self.log\\('online/")
     warnings.filterwarnings("ignore", "The number of training batches")
+    keep_freed_memory()
+    if values(argv, "--profile-step"):
+        return profile_step.run(argv)
     if resumed := values(argv, "--resume"):
         run_dir = Path(resumed[-1])
         return pretrain(_resumed(argv, run_dir), run_dir, resume=True)

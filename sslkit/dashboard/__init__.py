@@ -7,6 +7,7 @@ from sslkit.dashboard.picture_sheets import PictureSheets
 from sslkit.dashboard.plots import curves, scores_bar, scores_by_layer
 from sslkit.dashboard.report import write_report
 from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
+from sslkit.dashboard.step_bars import step_bars
 from sslkit.dashboard.transfer import transfer_chart
 from sslkit.dashboard.wandb_run import wandb_logger
 
@@ -19,6 +20,7 @@ __all__ = [
     "read_metrics",
     "scores_bar",
     "scores_by_layer",
+    "step_bars",
     "transfer_chart",
     "views_sheet",
     "wandb_logger",
