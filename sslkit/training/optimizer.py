@@ -1,11 +1,14 @@
 """The optimiser of a run and its learning-rate schedule, as plain options."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
-from timm.optim import Lars, Muon
+from timm.optim import Lars, Muon, muon
 from torch import nn
 
 NAMES = ("sgd", "adamw", "lars", "muon")
@@ -82,9 +85,23 @@ class Optimizer:
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr, self.momentum, nesterov=self.momentum > 0)
         if self.name == "muon":
-            return Muon(groups, lr, momentum=self.momentum, nesterov=True)
+            on_cpu = all(p.device.type == "cpu" for p in module.parameters())
+            kind = Float32Muon if on_cpu else Muon
+            return kind(groups, lr, momentum=self.momentum, nesterov=True)
         groups[0]["always_adapt"] = True  # timm's Lars adapts only where there is decay
         return Lars(groups, lr, self.momentum)
+
+
+class Float32Muon(Muon):
+    """timm's Muon, which orthogonalises in bfloat16, in float32.
+
+    A processor without units for bfloat16 emulates it: a step of ResNet-9 takes 14 times as long.
+    """
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        exact = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
+        with patch.object(muon, "zeropower_via_newtonschulz", exact):
+            return super().step(closure)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
