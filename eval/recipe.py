@@ -17,6 +17,7 @@ The record is written after each run; started again, the script goes on where it
 """
 
 import argparse
+import io
 import json
 import logging
 import multiprocessing
@@ -38,6 +39,7 @@ from tqdm import tqdm
 
 from sslkit.backbones import ResNet9
 from sslkit.callbacks import ProgressiveResizing
+from sslkit.dashboard.plots import COLOURS, INK
 from sslkit.data import ArrayDataset, BatchOrder, Loader, load
 from sslkit.evaluation import KNN, extract
 from sslkit.losses import DecoupledNTXentLoss, HardNTXentLoss, NTXentLoss
@@ -276,9 +278,12 @@ def search(record: dict[str, Any], pool: Executor, args: argparse.Namespace, sav
     for name in args.rounds:
         changes = ROUNDS[name]
         entries = record["rounds"].setdefault(name, [])
-        for change in changes[len(entries) :]:
-            entries.append(trial(kept, change, best, args))
-            save()
+        have = [entry["change"] for entry in entries]
+        for change in changes:
+            recipe = changed(kept, change)
+            if {key: recipe[key] for key in change} not in have:
+                entries.append(trial(kept, change, best, args))
+                save()
         ratio = best["cost of an image"]
         runs = [
             ({**kept, **entry["change"]}, entry)
@@ -313,6 +318,34 @@ def table(rounds: dict[str, list[dict[str, Any]]]) -> str:
             words += [" ".join(found), gain, "kept" if entry.get("kept") else "dropped"]
             lines.append("| " + " | ".join(words) + " |")
     return "\n".join(lines)
+
+
+def draw(record: dict[str, Any]) -> bytes:
+    """The gains of all changes that were run: a bar for the mean, a dot for each seed."""
+    from matplotlib.figure import Figure
+
+    bars, best = [], record["start"]
+    for name, entries in record["rounds"].items():
+        ran = [entry for entry in entries if "gain" in entry]
+        for entry in ran:
+            change = ", ".join(f"{key} {value}" for key, value in entry["change"].items())
+            bars.append((f"{name}: {change}", entry, gains(entry, best)))
+        best = next((entry for entry in ran if entry["kept"]), best)
+    figure = Figure(figsize=(8, 1.2 + 0.26 * len(bars)), layout="constrained", dpi=150)
+    ax = figure.subplots()
+    for y, (_, entry, gained) in enumerate(bars):
+        ax.barh(y, entry["gain"], height=0.7, color=COLOURS[0] if entry["kept"] else "#bdbdc7")
+        ax.plot(gained, [y] * len(gained), ".", color=INK, markersize=4)
+    ax.axvline(0, color=INK, linewidth=0.8)
+    ax.set_yticks(range(len(bars)), [label for label, *_ in bars], fontsize=8, color=INK)
+    ax.invert_yaxis()
+    ax.set_xlabel("points of kNN accuracy gained over what was kept before", fontsize=9, color=INK)
+    ax.set_title("blue: kept; grey: dropped; dots: seeds", loc="left", fontsize=9, color=INK)
+    ax.tick_params(length=0, labelsize=8)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    return out.getvalue()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -358,6 +391,7 @@ def main(argv: list[str] | None = None) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         search(record, pool, args, save)
+    path.with_suffix(".png").write_bytes(draw(record))
     print(json.dumps(record["recipe"], indent=2))
     print(path)
 
