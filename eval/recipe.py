@@ -8,10 +8,10 @@ turn on what was kept so far. A change is kept if every seed gains and the mean 
 points or more; of several the best. Nothing is chosen on test images: 5,000 training images are
 held out, and classified by the kNN vote of 10,000 others.
 
-Each run has the same time: its number of steps follows from what a step of it costs, measured
-beside the step of the start, at every size of views that it has. So it does not matter what else
-the machine does meanwhile, and runs may be made side by side (`--jobs`). A change that computes
-the same as before, such as compiling, is only timed.
+Each run has the same time: its number of steps follows from what a step of it costs, measured in
+processor time of one thread beside the step of the start, at every size of views that it has. So
+it does not matter what else the machine does meanwhile, and runs may be made side by side
+(`--jobs`). A change that computes the same as before, such as compiling, is only timed.
 
 The record is written after each run; started again, the script goes on where it was.
 """
@@ -138,6 +138,7 @@ def images_a_step(recipe: Recipe) -> int:
 
 def seconds_a_step(recipe: Recipe, width: int, repeats: int) -> list[float]:
     """What a step takes at each size of views that the recipe has, the full size last."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     torch.manual_seed(0)
     method = simclr(recipe, 1.0, width).train()
     if recipe["compiled"]:
@@ -152,14 +153,14 @@ def seconds_a_step(recipe: Recipe, width: int, repeats: int) -> list[float]:
             augment.resize(size)
         times = []
         for _ in range(repeats + 2):
-            started = time.perf_counter()
+            started = clock()
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe["precision"] == "bf16"):
                 views, _ = method.make_views(images)
                 loss = method.objective(Batch(views, None, labels, labels))["loss"]
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            times.append(time.perf_counter() - started)
+            times.append(clock() - started)
         found.append(min(times[2:]))
     return found
 
@@ -167,12 +168,15 @@ def seconds_a_step(recipe: Recipe, width: int, repeats: int) -> list[float]:
 def cost(recipe: Recipe, width: int) -> float:
     """Seconds an image of a recipe over those of the start, both measured in turns."""
     ours, theirs = [], []
-    for _ in range(3):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for _ in range(2):
         theirs.append(seconds_a_step(START, width, 2)[-1] / START["batch"])
         *small, full = seconds_a_step(recipe, width, 2 * 256 // recipe["batch"])
         share = recipe["share"] if small else 0.0
         mean = share * (statistics.mean(small) if small else 0.0) + (1 - share) * full
         ours.append(mean / images_a_step(recipe))
+    torch.set_num_threads(threads)
     return min(ours) / min(theirs)
 
 
