@@ -1,14 +1,16 @@
 """Where the time of a SimCLR training step goes: images a second, and the share of each part.
 
-    python eval/benchmarks/step.py                    # eval/results/step_cuda.json
+    python eval/benchmarks/step.py                    # eval/results/step.json, step_cuda.json
     python eval/benchmarks/step.py --device cpu --batches 16 --images 64 --steps 2 --warmup 1
+    python eval/benchmarks/step.py --draw eval/results/step_cuda.json
 
-The step of `--config simclr_cifar10`, in bf16 (float32 on a processor): ResNet-18 with the stem for
-32 px, uint8 images on the device, LARS or SGD, the backbone as it is written or compiled. Its parts
-are cutting a batch out of the data, making two views, the network forward, the loss (both ways),
-the network backward and the optimiser. They are timed by device events in a bare loop after a
-warm-up; milliseconds are medians over steps. The last column of the table is the same step in the
-loop of Lightning, as `sslkit pretrain` runs it.
+The step of `--config simclr_cifar10_fast`, in bf16, or on a processor that of
+`simclr_cifar10_cpu`: uint8 images on the device, the backbone as it is written or compiled. Its
+parts are cutting a batch out of the data, making two views, the network forward, the loss (both
+ways), the network backward and the optimiser. They are timed by device events in a bare loop after
+a warm-up; milliseconds are medians over steps. Then the same step in the loop of Lightning, as
+`sslkit pretrain` runs it: images a second, and what of a step is the loop's, by `StepProfile`.
+Last, the seconds from a command in a fresh process to the end of its first step.
 """
 
 import argparse
@@ -16,7 +18,9 @@ import itertools
 import json
 import shlex
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -31,25 +35,27 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from measure import RESULTS, provenance
 
-from sslkit.backbones import ResNet
-from sslkit.callbacks import FiniteLoss, Throughput
+from sslkit.callbacks import FiniteLoss, StepProfile, Throughput
+from sslkit.cli.arguments import with_config_files
+from sslkit.cli.config import parse
+from sslkit.dashboard import step_bars
 from sslkit.data import ArrayDataset, BatchOrder, Images, Loader
 from sslkit.methods import SimCLR
-from sslkit.training import Optimizer
-from sslkit.views import SimCLRViews
+from sslkit.training import keep_freed_memory
+from sslkit.training.optimizer import NAMES
 
 PARTS = ("data", "views", "forward", "loss", "backward", "optimiser")
 EPOCH = 50_000  # images
 
 
-def simclr(optimizer: str) -> SimCLR:
-    """The model of ``simclr_cifar10``, by one of two optimisers."""
-    return SimCLR(
-        ResNet("resnet18", stem="cifar"),
-        SimCLRViews(32, jitter=0.5, blur=False, normalize="cifar10"),
-        Optimizer(name=optimizer, lr=1.0 if optimizer == "lars" else 0.06),
-        projector_layers=3,
-    )
+CONFIGS = {"cuda": "simclr_cifar10_fast", "cpu": "simclr_cifar10_cpu"}
+
+
+def simclr(config: str, optimizer: str | None = None) -> SimCLR:
+    """The model of a config, maybe by another optimiser."""
+    argv = ["--config", config]
+    argv += ["--model.optimizer.name", optimizer] if optimizer else []
+    return parse(with_config_files(argv)).model
 
 
 class Clock:
@@ -162,8 +168,22 @@ class Timer(pl.Callback):
             self.seconds += now(torch.cuda.is_available())
 
 
-def in_lightning(method: SimCLR, loader: Loader, args: argparse.Namespace) -> float:
-    """Images a second of the same step in the trainer's loop."""
+def in_lightning(method: SimCLR, loader: Loader, args: argparse.Namespace) -> dict[str, Any]:
+    """Images a second of the same step in the trainer's loop, and the loop's part of it."""
+    rate, profile = fitted(method, loader, args), StepProfile(args.warmup).watch(method)
+    fitted(method, loader, args, profile)
+    (parts,) = profile.found().values()
+    return {
+        "images per second in Lightning": rate,
+        "milliseconds in Lightning": {part: significant(ms) for part, ms in parts.items()},
+        "share of the loop": significant(parts["loop"] / sum(parts.values())),
+    }
+
+
+def fitted(
+    method: SimCLR, loader: Loader, args: argparse.Namespace, profile: StepProfile | None = None
+) -> float:
+    """Images a second of the steps after the warm-up."""
     timer = Timer(args.warmup)
     trainer = pl.Trainer(
         accelerator="gpu" if args.device == "cuda" else "cpu",
@@ -171,6 +191,7 @@ def in_lightning(method: SimCLR, loader: Loader, args: argparse.Namespace) -> fl
         precision=precision(args.device),
         max_steps=args.warmup + args.steps,
         callbacks=[Throughput(), FiniteLoss(), timer],
+        profiler=profile,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -180,13 +201,46 @@ def in_lightning(method: SimCLR, loader: Loader, args: argparse.Namespace) -> fl
     return significant(loader.batch_size * args.steps / timer.seconds)
 
 
+def first_step(config: str, device: str) -> float:
+    """Seconds from a command to the end of its first step, in a fresh process."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "sslkit", "pretrain", "--config", config, "--out", out]
+        command += ["--profile-step", "1", "--trainer.accelerator", device]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        found = json.loads((Path(out) / f"{config}-step.json").read_text())
+    return found["seconds to the first step"]
+
+
+def draw(record: dict[str, Any]) -> bytes:
+    """The steps of a record as bars; with the loop's part where it is known."""
+    bars = {}
+    for cell in record["cells"]:
+        kind = "compiled" if cell["compiled"] else "eager"
+        found = cell.get("milliseconds in Lightning", cell["milliseconds"])
+        names = {"forward": "network forward", "backward": "network backward"}
+        bars[f"batch {cell['batch']}, {kind}"] = {names.get(k, k): ms for k, ms in found.items()}
+    config = record.get("config", "simclr_cifar10")  # which is not in the first records
+    return step_bars(bars, f"{config}: {record['hardware']}, {record['precision']}")
+
+
 def significant(value: float) -> float:
     return float(f"{value:.4g}")
 
 
 def table(cells: list[dict[str, Any]]) -> str:
     """A line a case: what it does a second, and the parts of its step in percent."""
-    head = ["batch", "optimiser", "backbone", "images/s", "s an epoch", *PARTS, "in Lightning"]
+    head = [
+        "batch",
+        "optimiser",
+        "backbone",
+        "images/s",
+        "s an epoch",
+        *PARTS,
+        "in Lightning",
+        "loop",
+    ]
     rows = [head, ["---"] * len(head)]
     for cell in cells:
         total = sum(cell["milliseconds"].values())
@@ -199,6 +253,7 @@ def table(cells: list[dict[str, Any]]) -> str:
                 f"{cell['seconds an epoch']:.3g}",
                 *(f"{100 * cell['milliseconds'][part] / total:.1f} %" for part in PARTS),
                 f"{cell['images per second in Lightning']:,.0f}",
+                f"{100 * cell['share of the loop']:.1f} %",
             ]
         )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -218,8 +273,9 @@ def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, str]:
     """The options, and the command that repeats them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--batches", nargs="+", type=at_least(2), default=[512, 1024], help="images a step")
-    add("--optimizers", nargs="+", choices=["lars", "sgd"], default=["lars", "sgd"])
+    add("--config", help="by default simclr_cifar10_fast on a GPU, simclr_cifar10_cpu without")
+    add("--batches", nargs="+", type=at_least(2), help="images a step; by default the config's")
+    add("--optimizers", nargs="+", choices=NAMES, help="by default the config's")
     add("--compile", nargs="+", choices=["no", "yes"], default=["no", "yes"])
     add("--images", type=at_least(2), default=EPOCH, help="of the data")
     add("--steps", type=at_least(1), default=50, help="steps that count")
@@ -227,14 +283,25 @@ def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, str]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", default=device, choices=["cpu", "cuda"])
     add("--results", type=Path, default=RESULTS, help="where the record goes")
+    add("--draw", type=Path, metavar="FILE", help="draw this record, and measure nothing")
     args = parser.parse_args(argv)
+    args.config = args.config or CONFIGS[args.device]
+    try:
+        cli = parse(with_config_files(["--config", args.config]))
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    if not isinstance(cli.model, SimCLR):
+        parser.error(f"--config {args.config} is of {type(cli.model).__name__}, not of SimCLR")
+    args.batches = args.batches or [cli.datamodule.batch_size]
+    if args.draw and not args.draw.is_file():
+        parser.error(f"--draw: no record {args.draw}")
     if max(args.batches) > args.images:
         parser.error(f"--batches: {max(args.batches)} is more than the {args.images} --images")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device")
-    words = ["python", "eval/benchmarks/step.py"]
+    words = ["python", "eval/benchmarks/step.py", "--config", args.config]
     for key, value in vars(args).items():
-        if key not in ("results", "device") and value != parser.get_default(key):
+        if key not in ("results", "device", "config") and value != parser.get_default(key):
             words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return args, shlex.join([*words, "--device", args.device])
 
@@ -244,33 +311,40 @@ def main(argv: list[str] | None = None) -> None:
     # Lightning's, of a loop that is stopped early and has no workers, which is meant.
     warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
     torch.backends.cudnn.benchmark = True
+    if args.draw:
+        args.draw.with_suffix(".png").write_bytes(draw(json.loads(args.draw.read_text())))
+        print(args.draw.with_suffix(".png"))
+        return
     started = time.perf_counter()
     cells: list[dict[str, Any]] = []
-    record = {**provenance(command), "precision": precision(args.device), "cells": cells}
+    record: dict[str, Any] = {**provenance(command), "config": args.config}
+    record |= {"precision": precision(args.device), "cells": cells}
+    record["seconds to the first step"] = first_step(args.config, args.device)
     args.results.mkdir(parents=True, exist_ok=True)
     path = args.results / ("step_cuda.json" if args.device == "cuda" else "step.json")
     images: Tensor = torch.randint(0, 256, (args.images, 3, 32, 32), dtype=torch.uint8)
     data = ArrayDataset(images).to(args.device)
-    cases = list(itertools.product(args.batches, args.compile, args.optimizers))
+    if args.device == "cpu":
+        loader = Loader(data, BatchOrder(args.images, args.batches[0]))
+        found = bare(simclr(args.config), loader, args)
+        record["images per second, memory returned"] = found["images per second"]
+        keep_freed_memory()
+    cases = list(itertools.product(args.batches, args.compile, args.optimizers or [None]))
     for batch, compiled, optimizer in tqdm(cases, unit="case"):
         torch.compiler.reset()
         torch.manual_seed(0)
-        method = simclr(optimizer)
+        method = simclr(args.config, optimizer)
         if compiled == "yes":
             method.backbone.compile(dynamic=False)
-        case = {"batch": batch, "optimiser": optimizer, "compiled": compiled == "yes"}
+        case = {"batch": batch, "optimiser": method.optimizer.name, "compiled": compiled == "yes"}
         found = bare(method, Loader(data, BatchOrder(args.images, batch)), args)
         loader = Loader(data, BatchOrder(args.images, batch))
-        cells.append(
-            {
-                **case,
-                **found,
-                "images per second in Lightning": in_lightning(method, loader, args),
-            }
-        )
+        cells.append({**case, **found, **in_lightning(method, loader, args)})
         record["seconds"] = round(time.perf_counter() - started, 1)
         path.write_text(json.dumps(record, indent=2) + "\n")
+    path.with_suffix(".png").write_bytes(draw(record))
     print(table(cells))
+    print(f"first step {record['seconds to the first step']} s after the command")
     print(path)
 
 

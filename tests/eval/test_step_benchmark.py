@@ -21,14 +21,14 @@ def step():
 @pytest.mark.slow
 def test_a_tiny_run_ends_in_a_record_and_a_table(tmp_path):
     argv = ["--device", "cpu", "--batches", "4", "--images", "8", "--steps", "2", "--warmup", "1"]
-    argv += ["--optimizers", "sgd", "--compile", "no"]
+    argv += ["--config", "simclr_shapes", "--optimizers", "sgd", "--compile", "no"]
     command = [sys.executable, str(STEP), *argv, "--results", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "step.json").read_text())
     assert record["command"] == (
-        "python eval/benchmarks/step.py --batches 4 --optimizers sgd --compile no --images 8 "
-        "--steps 2 --warmup 1 --device cpu"
+        "python eval/benchmarks/step.py --config simclr_shapes --batches 4 --optimizers sgd "
+        "--compile no --images 8 --steps 2 --warmup 1 --device cpu"
     )
     (cell,) = record["cells"]
     assert (cell["batch"], cell["optimiser"], cell["compiled"]) == (4, "sgd", False)
@@ -36,16 +36,27 @@ def test_a_tiny_run_ends_in_a_record_and_a_table(tmp_path):
     assert cell["images per second"] * cell["seconds an epoch"] == pytest.approx(50_000, rel=1e-2)
     ratio = cell["images per second in Lightning"] / cell["images per second"]
     assert 0.2 < ratio < 5
-    *lines, path = done.stdout.splitlines()
+    parts = cell["milliseconds in Lightning"]
+    share = parts["loop"] / sum(parts.values())
+    assert cell["share of the loop"] == pytest.approx(share, rel=1e-2)
+    assert record["images per second, memory returned"] > 0
+    assert record["seconds to the first step"] > 0
+    *lines, first, path = done.stdout.splitlines()
     assert path == str(tmp_path / "step.json")
+    assert first == f"first step {record['seconds to the first step']} s after the command"
     assert lines[2].startswith("| 4 | sgd | eager | ")
+    picture = (tmp_path / "step.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    redrawn = subprocess.run([*command[:2], "--draw", str(tmp_path / "step.json")])
+    assert redrawn.returncode == 0
+    assert (tmp_path / "step.png").read_bytes() == picture
 
 
 def test_a_step_trains_as_one_loss_would(step):
     """Its parts, with a backward pass each, leave the gradients of one backward pass."""
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
     torch.manual_seed(0)
-    method = step["simclr"]("sgd")
+    method = step["simclr"]("simclr_cifar10_cpu", "sgd")
     kept = {}
 
     class Keep(torch.optim.SGD):
@@ -73,10 +84,11 @@ def test_the_table_by_hand(step):
         "seconds an epoch": 2.5,
         "milliseconds": dict(zip(step["PARTS"], (1, 2, 3, 4, 8, 2), strict=True)),
         "images per second in Lightning": 18_000.0,
+        "share of the loop": 0.031,
     }
     assert step["table"]([cell]).splitlines()[2] == (
         "| 512 | lars | compiled | 20,000 | 2.5 | 5.0 % | 10.0 % | 15.0 % | 20.0 % | 40.0 % "
-        "| 10.0 % | 18,000 |"
+        "| 10.0 % | 18,000 | 3.1 % |"
     )
 
 
@@ -86,6 +98,8 @@ def test_the_table_by_hand(step):
         (["--batches", "1"], "must be 2 or more, not 1"),
         (["--batches", "8", "--images", "4"], "8 is more than the 4 --images"),
         (["--optimizers", "adam"], "invalid choice: 'adam'"),
+        (["--config", "simclr_cifar"], "no config 'simclr_cifar' (did you mean simclr_cifar10?)"),
+        (["--draw", "nowhere.json"], "no record nowhere.json"),
         (["--steps", "many"], "invalid int value: 'many'"),
     ],
 )
