@@ -84,6 +84,7 @@ def measure(args: argparse.Namespace, seed: int) -> dict[str, Any]:
         "seed": seed,
         "pretraining_seconds": round(kept["seconds"]),
         "images_per_second": round(throughput(folder)),
+        "epochs": epochs(folder),
         "training_images_of_the_scores": training_images,
         "accuracy": scores,
     }
@@ -131,6 +132,17 @@ def throughput(folder: Path) -> float:
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [row["images_per_second"] for row in csv.DictReader(file)]
     return statistics.median(float(value) for value in rows if value)
+
+
+def epochs(folder: Path) -> list[dict[str, float]]:
+    """What the run logged last in each epoch: its loss, learning rate, online kNN, and so on."""
+    last: dict[int, dict[str, float]] = {}
+    with (folder / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            values = {k: float(v) for k, v in row.items() if v and k not in ("step", "epoch")}
+            epoch = last.setdefault(int(row["epoch"]), {"epoch": int(row["epoch"])})
+            epoch.update({k: float(f"{v:.4g}") for k, v in values.items()})
+    return list(last.values())
 
 
 def provenance(command: str) -> dict[str, Any]:
