@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+from fast_tables import blocks
+
 from sslkit.evaluation import transfer_table
 from sslkit.evaluation.published import SIMCLR12
 
@@ -55,6 +58,11 @@ def rewritten() -> dict[Path, str]:
     if "step_cuda" in records:
         text = between("gpu", on_a_gpu(records), text)
     texts = {readme: text}
+    page = ROOT / "docs" / "fast.md"
+    text = page.read_text()
+    for name, block in blocks(records).items():
+        text = between(name, block, text)
+    texts[page] = text
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         said = expected(runs[path.stem]) if path.stem in runs else "not measured yet"
         texts[path] = re.sub(
@@ -69,7 +77,7 @@ def between(name: str, new: str, text: str) -> str:
     before, found, rest = text.partition(start)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"README.md lacks {start.strip()} or {end}")
+        raise ValueError(f"a page lacks {start.strip()} or {end}")
     return f"{before}{start}{new}\n{end}{after}"
 
 

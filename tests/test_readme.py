@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in the README runs as printed, only smaller."""
+"""Every command and every piece of Python in the README and docs/ runs as printed, only smaller."""
 
 import re
 import shlex
@@ -16,7 +16,8 @@ from sslkit.data import ArrayDataset
 from sslkit.data.datasets import DATASETS
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+PAGES = "".join(p.read_text() for p in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))))
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGES, re.S)
 COMMANDS = [
     shlex.split(line, comments=True)
     for kind, text in BLOCKS

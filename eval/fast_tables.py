@@ -1,0 +1,97 @@
+"""The tables of docs/fast.md, out of the records of its scripts."""
+
+from typing import Any
+
+from benchmarks import time_to_accuracy
+
+Rows = list[list[str]]
+
+
+def blocks(records: dict[str, Any]) -> dict[str, str]:
+    """What stands between the page's markers, by their names."""
+    makers = {
+        "step": steps,
+        "step_cuda": steps,
+        "time_to_accuracy": side_by_side,
+        "recipe": recipe,
+        "simclr_cifar10_fast": epochs,
+    }
+    return {
+        name: make(records[name]) if name in records else "Not measured yet."
+        for name, make in makers.items()
+    }
+
+
+def steps(record: dict[str, Any]) -> str:
+    """What `eval/benchmarks/step.py` found: a row a case."""
+    rows: Rows = [["a step of", "images/s", "in Lightning", "beside the network", "the loop"]]
+    for cell in record["cells"]:
+        parts = cell.get("milliseconds in Lightning", cell["milliseconds"])
+        beside = sum(ms for part, ms in parts.items() if "ward" not in part) / sum(parts.values())
+        loop = f"{100 * cell['share of the loop']:.1f} %" if "share of the loop" in cell else ""
+        rows.append(
+            [
+                f"{cell['batch']}, {'compiled' if cell['compiled'] else 'eager'}",
+                f"{cell['images per second']:,.0f}",
+                f"{cell['images per second in Lightning']:,.0f}",
+                f"{100 * beside:.1f} %",
+                loop or "not measured yet",
+            ]
+        )
+    first = record.get("seconds to the first step")
+    said = f" First step {first} s after the command." if first else ""
+    return f"{markdown(rows)}\n\n{measured(record)}{said}"
+
+
+def side_by_side(record: dict[str, Any]) -> str:
+    """What `eval/benchmarks/time_to_accuracy.py` found: a row an arm and budget."""
+    lightly = record["versions"]["lightly"]
+    return f"{time_to_accuracy.table(record)}\n\nlightly {lightly}. {measured(record)}"
+
+
+def recipe(record: dict[str, Any]) -> str:
+    """What `eval/recipe.py` found: a row a change."""
+    setup, start = record["setup"], record["start"]
+    rows: Rows = [["", "change", "cost of an image", "steps", "gain", "kNN", ""]]
+    rows.append(["start", "", "1", str(start["steps"]), "", accuracies(start), ""])
+    for name, entries in record["rounds"].items():
+        for entry in entries:
+            change = ", ".join(f"{key} {value}" for key, value in entry["change"].items())
+            gain = f"{entry['gain']:+.1f}" if "gain" in entry else ""
+            verdict = "**kept**" if entry.get("kept") else "dropped"
+            cost, number = f"{entry['cost of an image']:.2f}", str(entry["steps"])
+            rows.append([name, change, cost, number, gain, accuracies(entry), verdict])
+            name = ""
+    return (
+        f"{markdown(rows)}\n\n{setup['seconds']:.0f} s of training a run at "
+        f"{record['images per second']:.0f} images/s of the start, seeds "
+        f"{', '.join(map(str, setup['seeds']))}; kNN on {setup['held out']:,} held-out training "
+        f"images, in percent. {measured(record)}"
+    )
+
+
+def accuracies(entry: dict[str, Any]) -> str:
+    return " ".join(f"{run['accuracy']:.1f}" for run in entry["runs"]) or "only timed"
+
+
+def epochs(record: dict[str, Any]) -> str:
+    """The log of a run of `eval/measure.py`, every tenth part of it."""
+    (run, *_) = record["runs"]
+    log, seconds = run["epochs"], run["pretraining_seconds"]
+    rows: Rows = [["epoch", "loss", "images/s"]]
+    picked = sorted({round(i * (len(log) - 1) / 10) for i in range(11)})
+    for row in (log[i] for i in picked):
+        rate = f"{row['images_per_second']:,.0f}" if "images_per_second" in row else ""
+        rows.append([str(row["epoch"] + 1), f"{row['train/loss']:.3f}", rate])
+    scores = ", ".join(f"{k} {v:.1f}" for k, v in run["accuracy"]["trained"]["cifar10"].items())
+    return f"{markdown(rows)}\n\n{len(log)} epochs in {seconds} s: {scores}. {measured(record)}"
+
+
+def markdown(rows: Rows) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def measured(record: dict[str, Any]) -> str:
+    torch = record["versions"]["torch"]
+    return f"Measured on {record['hardware']}, torch {torch}: `{record['command']}`."
