@@ -42,8 +42,8 @@ class Progress(ProgressBar):
             unit_scale=True,
             dynamic_ncols=True,
         )
-        if not self._bar.fp.isatty():
-            self._bar.mininterval = 30
+        # Drawing reads the metrics, which waits for the device: twice a second is enough.
+        self._bar.mininterval = 0.5 if self._bar.fp.isatty() else 30
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
