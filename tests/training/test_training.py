@@ -1,11 +1,16 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
+import timm.optim.muon
 import torch
 from torch import nn
 
 from sslkit.backbones import ResNet, ResNet9, Timm, describe
+from sslkit.data import DataModule
+from sslkit.methods import SimCLR
 from sslkit.training import (
     AtomicCheckpointIO,
     Optimizer,
@@ -15,6 +20,7 @@ from sslkit.training import (
     read_checkpoint,
     warmup_decay,
 )
+from sslkit.views import SimCLRViews
 
 CARD = {"size": 32, "normalize": "half", "method": "SimCLR", "data": "shapes", "commit": None}
 
@@ -39,6 +45,111 @@ def test_lars_step_by_hand_and_no_adaptation_for_biases():
     torch.testing.assert_close(net.bias.data, bias - bias_step)
 
 
+# Of the five steps of the iteration (leloykun.github.io/ponder/muon-opt-coeffs).
+QUINTIC = [
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+]
+
+
+def orthogonalised(matrix):
+    """(m, n), its singular values brought near 1 by five steps of Newton and Schulz."""
+    x = matrix / matrix.norm()
+    for a, b, c in QUINTIC:
+        x = a * x + b * (x @ x.T) @ x + c * (x @ x.T) @ (x @ x.T) @ x
+    return x
+
+
+def gradients(shape, n=4):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) for _ in range(n)]
+
+
+def stepped(parameter, gradients, optimizer):
+    """The values of a parameter after each step."""
+    found = []
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        found.append(parameter.detach().clone())
+    return found
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 3, 2, 2)])
+def test_muon_is_an_independent_loop_in_float64(shape):
+    net = nn.Module()
+    net.weight = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
+    given = gradients(shape)
+    weight = net.weight.detach().double().flatten(1)
+    options = {"lr": 0.05, "lr_scaling": "none", "weight_decay": 0.2, "momentum": 0.8}
+    found = stepped(net.weight, given, Optimizer(name="muon", **options).build(net, 256))
+    buffer, before = torch.zeros_like(weight), weight
+    for gradient, after in zip(given, found, strict=True):
+        g = gradient.double().flatten(1)
+        buffer = 0.8 * buffer + 0.2 * g
+        direction = 0.8 * buffer + 0.2 * g  # Nesterov's
+        decayed = before * (1 - 0.05 * 0.2)
+        size = 0.05 * 0.2 * max(weight.shape) ** 0.5
+        update = (decayed - after.double().flatten(1)) / size
+        # In float32: bfloat16, which is timm's, would be off by 0.01.
+        error = (update - orthogonalised(direction)).norm() / update.norm()
+        assert error < 1e-4
+        u, _, v = torch.linalg.svd(direction, full_matrices=False)
+        assert (update - u @ v).norm() / update.norm() < 0.15
+        before = after.double().flatten(1)
+
+
+def test_muon_leaves_biases_and_norms_to_adamw_with_nesterov():
+    net = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
+    options = {"lr": 0.05, "lr_scaling": "none", "weight_decay": 0.2, "momentum": 0.5}
+    optimizer = Optimizer(name="muon", **options).build(net, 256)
+    for parameter in (net[0].bias, net[1].weight, net[1].bias):
+        given, value = gradients(5), parameter.detach().double()
+        found = stepped(parameter, given, optimizer)
+        first, second = torch.zeros_like(value), torch.zeros_like(value)
+        for t, (gradient, after) in enumerate(zip(given, found, strict=True), 1):
+            g = gradient.double()
+            first = 0.9 * first + 0.1 * g
+            second = 0.95 * second + 0.05 * g**2
+            ahead = 0.9 * first + 0.1 * g
+            value -= 0.05 * ahead / (1 - 0.9**t) / ((second / (1 - 0.95**t)).sqrt() + 1e-7)
+            torch.testing.assert_close(after.double(), value, rtol=1e-5, atol=1e-6)
+        parameter.grad = None
+
+
+def test_muon_leaves_timms_own_as_it_was_whatever_a_step_comes_to():
+    before, net = timm.optim.muon.zeropower_via_newtonschulz, nn.Linear(6, 10)
+    optimizer = Optimizer(name="muon").build(net, 256)
+    net.weight.grad = torch.ones(10, 6)
+
+    def fails():
+        raise OSError("in the middle of a step")
+
+    with pytest.raises(OSError, match="in the middle"):
+        optimizer.step(fails)
+    assert optimizer.step(lambda: 3.0) == 3.0
+    assert timm.optim.muon.zeropower_via_newtonschulz is before
+
+
+def test_muon_scales_its_lr_by_the_batch_and_a_checkpoint_takes_it_up(tmp_path):
+    net, given = nn.Linear(6, 10), gradients((10, 6))
+    optimizer = Optimizer(name="muon", lr=0.1).build(net, 512)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2]
+    stepped(net.weight, given[:2], optimizer)
+    torch.save([net.state_dict(), optimizer.state_dict()], tmp_path / "x.ckpt")
+    whole = stepped(net.weight, given[2:], optimizer)
+    again = nn.Linear(6, 10)
+    optimizer = Optimizer(name="muon", lr=0.1).build(again, 512)
+    weights, state = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    again.load_state_dict(weights)
+    optimizer.load_state_dict(state)
+    resumed = stepped(again.weight, given[2:], optimizer)
+    assert all(torch.equal(*pair) for pair in zip(whole, resumed, strict=True))
+
+
 def test_groups_hold_every_trainable_parameter_once():
     net = ResNet9(4)
     net.stem.requires_grad_(False)
@@ -59,9 +170,51 @@ def test_schedule_rises_then_falls_to_zero():
 
 
 @pytest.mark.parametrize(
+    ("warmup", "expected"),
+    [(0, [1, 0.75, 0.5, 0.25, 0, 0]), (2, [0.5, 1, 1, 0.5, 0, 0]), (4, [0.25, 0.5, 0.75, 1, 1, 0])],
+)
+def test_a_linear_schedule_by_hand(warmup, expected):
+    values = [warmup_decay(s, warmup=warmup, total=4, schedule="linear") for s in range(6)]
+    assert values == expected
+
+
+class Rates(pl.Callback):
+    """Keeps the learning rate of each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]), ("cosine", [0.5, 1, 1, 0.853553, 0.5, 0.146447])],
+)
+def test_a_run_follows_its_schedule(schedule, shares):
+    optimizer = Optimizer(name="muon", lr=0.01, lr_scaling="none", warmup_epochs=1)
+    optimizer = dataclasses.replace(optimizer, schedule=schedule)
+    method, rates = SimCLR(ResNet9(4), SimCLRViews(16), optimizer), Rates()
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[rates],
+    )
+    trainer.fit(method, datamodule=DataModule("shapes", limit=16, batch_size=8))
+    assert rates.seen == pytest.approx([0.01 * share for share in shares], rel=1e-5)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "adam"}, "'adam'; choose from sgd, adamw, lars"),
+        ({"name": "adam"}, "'adam'; choose from sgd, adamw, lars, muon"),
+        ({"schedule": "step"}, "no schedule named 'step'; choose from cosine, linear"),
         ({"lr": -1}, "above 0, not -1"),
         ({"momentum": 1.0}, r"\[0, 1\), not 1.0"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
