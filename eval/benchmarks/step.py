@@ -170,7 +170,8 @@ class Timer(pl.Callback):
 
 def in_lightning(method: SimCLR, loader: Loader, args: argparse.Namespace) -> dict[str, Any]:
     """Images a second of the same step in the trainer's loop, and the loop's part of it."""
-    rate, profile = fitted(method, loader, args), StepProfile(args.warmup).watch(method)
+    rate = fitted(method, loader, args)
+    profile = StepProfile(args.warmup).watch(method, args.device)
     fitted(method, loader, args, profile)
     (parts,) = profile.found().values()
     return {

@@ -72,6 +72,8 @@ class SafeInterrupt(pl.Callback):
         if trainer.global_step == self._step:  # gradients of half a step are in no checkpoint
             return
         self._step = trainer.global_step
+        if trainer.is_last_batch:  # the epoch is whole when it is saved at its end
+            return
         if trainer.world_size > 1 and self._step % trainer.log_every_n_steps:
             return
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
@@ -83,7 +85,10 @@ class SafeInterrupt(pl.Callback):
         if self._saved:
             raise KeyboardInterrupt
 
-    def on_train_epoch_end(self, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if not self._saved and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+            trainer.save_checkpoint(self.path)
+            self._saved = True
         if self._saved:
             raise KeyboardInterrupt
 

@@ -57,8 +57,9 @@ class StepProfile(Profiler):
         self._steps: list[tuple[int, int]] = []  # end of a step among the marks, size of its views
         self._size = 0
 
-    def watch(self, method: Any) -> "StepProfile":
-        """Hook onto a method's view and loss."""
+    def watch(self, method: Any, device: torch.device | str) -> "StepProfile":
+        """Hook onto a method's view and loss; it will be trained on that device."""
+        self._cuda = torch.device(device).type == "cuda"
         # Functions and no methods: the copy of a view would have a hook of a copied profile.
         method.view.register_forward_pre_hook(lambda *_: self._enter("views"))
         method.view.register_forward_hook(lambda view, given, made: self._viewed(made))
@@ -148,7 +149,3 @@ class StepProfile(Profiler):
             self._in_loss = False
             self._mark()
             self._stack[-1] = "network backward"
-
-    def setup(self, stage: str, *args: Any, **options: Any) -> None:
-        super().setup(stage, *args, **options)
-        self._cuda = torch.cuda.is_available()

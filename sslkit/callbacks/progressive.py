@@ -1,8 +1,10 @@
 """Small views first, full size last (progressive resizing)."""
 
+import copy
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
+import torch
 
 from sslkit.views.augment import Augment
 
@@ -21,8 +23,9 @@ class ProgressiveResizing(pl.Callback):
         share: of all steps that are trained on small views, above 0 and below 1.
 
     Raises:
-        ValueError: a value outside its range; or, when training starts, a view that is not made
-            of random crops, or a size that is not smaller than the view's.
+        ValueError: a value outside its range; or, before training starts, a view that is not made
+            of random crops, or a size that is not smaller than the view's or too small for the
+            backbone.
     """
 
     def __init__(self, sizes: Sequence[int] = (16,), share: float = 0.7) -> None:
@@ -35,17 +38,31 @@ class ProgressiveResizing(pl.Callback):
         self._full: dict[Augment, int] = {}
         self._size = self._total = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        view = pl_module.view
+    def check(self, method: pl.LightningModule) -> None:
+        """Refuse a method whose view has no such sizes, or whose backbone cannot take them."""
+        view, least = method.view, min(self.sizes)
         if max(self.sizes) >= view.size:
             raise ValueError(
                 f"ProgressiveResizing takes sizes below the view's {view.size}, not {self.sizes}"
             )
-        self._full = {a: a.size for a in view.modules() if isinstance(a, Augment)}
-        if not self._full:
+        if not any(isinstance(module, Augment) for module in view.modules()):
             raise ValueError(
                 f"ProgressiveResizing takes a view of random crops, not {type(view).__name__}"
             )
+        backbone = copy.deepcopy(method.backbone).to("cpu", torch.float32).eval()
+        try:
+            with torch.no_grad():
+                backbone(torch.zeros(2, 3, least, least))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(backbone).__name__} cannot take views of {least} pixels: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.check(pl_module)
+        view = pl_module.view
+        self._full = {a: a.size for a in view.modules() if isinstance(a, Augment)}
         self._size, self._total = view.size, int(trainer.estimated_stepping_batches)
 
     def size_at(self, step: int, total: int, full: int) -> int:
@@ -55,8 +72,8 @@ class ProgressiveResizing(pl.Callback):
         >>> [resizing.size_at(step, 8, 32) for step in range(8)]
         [16, 16, 24, 24, 32, 32, 32, 32]
         """
-        phase = int(step / (total * self.share) * len(self.sizes))
-        return self.sizes[phase] if phase < len(self.sizes) else full
+        small = min(total * self.share, total - 1)  # the last step is of the full size
+        return self.sizes[int(step / small * len(self.sizes))] if step < small else full
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object

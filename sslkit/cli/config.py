@@ -153,6 +153,8 @@ def one_line(message: str, own: Sequence[str] = ()) -> str:
 
 
 _NOISE = (
+    "Not a valid subclass of",
+    "Subclass types expect",
     "Subtypes:",
     "Errors:",
     "Given value",
@@ -187,7 +189,8 @@ def _concrete(base: type) -> list[type]:
 
 def _options() -> list[str]:
     groups = {"data": DataModule, "trainer": Trainer}
-    return ["--name", "--out", "--wandb", "--online_every", "--compile", "--config", "--resume"] + [
+    own = ["--name", "--out", "--wandb", "--online_every", "--compile", "--config", "--resume"]
+    return [*own, "--profile-step"] + [
         f"--{group}.{option}"
         for group, kind in groups.items()
         for option in inspect.signature(kind).parameters

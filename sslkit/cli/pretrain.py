@@ -13,20 +13,29 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from sslkit.callbacks import (
     CompiledBackbone,
     FiniteLoss,
     OnlineSignals,
     Progress,
+    ProgressiveResizing,
     SafeInterrupt,
     Throughput,
 )
 from sslkit.cli import profile_step
 from sslkit.cli.arguments import values, with_config_files, without
 from sslkit.cli.config import PretrainCLI, parse
-from sslkit.cli.run_folder import check_resumed, commit, held, hold_log, log_to, refuse_existing
+from sslkit.cli.run_folder import (
+    check_resumed,
+    commit,
+    held,
+    hold_log,
+    log_to,
+    name_of,
+    refuse_existing,
+)
+from sslkit.cli.trainer import listed, trainer_of
 from sslkit.dashboard import CSVLogger, PictureSheets, wandb_logger, write_report
 from sslkit.data import BatchOrder
 from sslkit.training import (
@@ -53,12 +62,7 @@ def run(argv: list[str]) -> int:
         return pretrain(_resumed(argv, run_dir), run_dir, resume=True)
     argv = with_config_files(argv)
     cli = parse(argv)
-    configs = values(argv, "--config")
-    default = Path(configs[-1]).stem if configs else "run"
-    name = default if cli.config.name is None else cli.config.name
-    if not name or name != Path(name).name:
-        raise ValueError(f"--name is a folder's name, not a path: {name!r}; --out says where")
-    run_dir = Path(cli.config.out) / name
+    run_dir = Path(cli.config.out) / name_of(cli, argv)
     if rank_zero_only.rank == 0:
         refuse_existing(run_dir)
     return pretrain(cli, run_dir)
@@ -86,6 +90,9 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
             data.setup("fit")
             BatchOrder(len(data.dataset), data.batch_size, world_size=trainer.world_size)
             method.prepare(data.dataset, data.batch_size, trainer.world_size)
+            for callback in trainer.callbacks:
+                if isinstance(callback, ProgressiveResizing):
+                    callback.check(method)
             if not resume:
                 stack.enter_context(held(run_dir, new=True))
             _begin(cli, trainer, run_dir, checkpoint)
@@ -131,16 +138,8 @@ def _begin(
 
 
 def _trainer(cli: PretrainCLI, last: Path) -> pl.Trainer:
-    """The trainer as configured, with a run's own callbacks and plugin behind the user's."""
-    given = cli.config_init.trainer
-    if given.limit_train_batches == 0:
-        raise ValueError("trainer.limit_train_batches 0 leaves nothing to train on")
-    if given.max_epochs == given.max_steps == -1:
-        raise ValueError("the schedule needs an end: set trainer.max_epochs or max_steps")
-    if given.logger not in (None, True):
-        raise ValueError("a run has its own loggers: leave out trainer.logger; --wandb chooses")
+    """The trainer of a run, with its own callbacks and plugin."""
     callbacks = [
-        *_listed(given.callbacks),
         *[CompiledBackbone()] * cli.config.compile,
         Progress(),
         Throughput(),
@@ -150,21 +149,12 @@ def _trainer(cli: PretrainCLI, last: Path) -> pl.Trainer:
         SafeInterrupt(last),
         ModelCheckpoint(last.parent, last.stem, enable_version_counter=False),
     ]
-    try:
-        return cli.instantiate_trainer(
-            logger=False,
-            callbacks=callbacks,
-            plugins=[*_listed(given.plugins), AtomicCheckpointIO()],
-            default_root_dir=last.parents[1],
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise ValueError(f"trainer: {error}") from error
-
-
-def _listed(given: Any) -> list[Any]:
-    return given if isinstance(given, list) else [] if given is None else [given]
+    return trainer_of(
+        cli,
+        callbacks,
+        plugins=[*listed(cli.config_init.trainer.plugins), AtomicCheckpointIO()],
+        default_root_dir=last.parents[1],
+    )
 
 
 def _resumed(argv: list[str], run_dir: Path) -> PretrainCLI:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from sslkit.callbacks import (
     CompiledBackbone,
@@ -21,6 +20,8 @@ from sslkit.callbacks import (
 from sslkit.cli import STARTED
 from sslkit.cli.arguments import values, with_config_files, without
 from sslkit.cli.config import PretrainCLI, parse
+from sslkit.cli.run_folder import name_of
+from sslkit.cli.trainer import listed, trainer_of
 from sslkit.dashboard import step_bars
 from sslkit.training import write_atomically
 
@@ -34,16 +35,16 @@ def run(argv: list[str]) -> int:
         raise ValueError("--profile-step times a new run: give --config, not --resume")
     cli = parse(with_config_files(without(argv, "--profile-step")), own=("--profile-step",))
     method, data = cli.model, cli.datamodule
-    profile = StepProfile()
+    name, profile = name_of(cli, argv), StepProfile()
     trainer = _trainer(cli, profile, int(given))
     if trainer.world_size > 1:
-        raise ValueError(f"--profile-step takes one process, not {trainer.world_size}")
+        raise ValueError(
+            f"--profile-step takes one process, not {trainer.world_size}: add --trainer.devices 1"
+        )
     data.setup("fit")
     method.prepare(data.dataset, data.batch_size, 1)
-    profile.watch(method)
+    profile.watch(method, trainer.strategy.root_device)
     trainer.fit(method, datamodule=data)
-    configs = values(argv, "--config")
-    name = cli.config.name or (Path(configs[-1]).stem if configs else "run")
     found = {
         "config": name,
         "method": type(method).__name__,
@@ -69,7 +70,7 @@ def table(found: Mapping[str, Any]) -> str:
     """A line for each size of views: the shares of the parts of a step, and images a second.
 
     >>> print(table({"batch": 8, "milliseconds": {"32 px": {"views": 1.0, "loss": 3.0}}}))
-    | views | views | loss | step | images/s |
+    | size | views | loss | step | images/s |
     | --- | ---: | ---: | ---: | ---: |
     | 32 px | 25.0 % | 75.0 % | 4.0 ms | 2,000 |
     """
@@ -79,7 +80,7 @@ def table(found: Mapping[str, Any]) -> str:
         shares = [f"{100 * ms / total:.1f} %" for ms in parts.values()]
         rate = f"{1e3 * found['batch'] / total:,.0f}"
         lines.append([size, *shares, f"{total:.1f} ms", rate])
-    head = ["views", *parts, "step", "images/s"]
+    head = ["size", *parts, "step", "images/s"]
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -87,28 +88,25 @@ def table(found: Mapping[str, Any]) -> str:
 def _trainer(cli: PretrainCLI, profile: StepProfile, steps: int) -> pl.Trainer:
     """The trainer of a run without what it does between steps, ending after so many that count."""
     given = cli.config_init.trainer
-    callbacks = given.callbacks if isinstance(given.callbacks, list) else []
-    least = 1.0  # the part of the steps that have a size
-    for callback in callbacks:
-        if isinstance(callback, ProgressiveResizing):
-            least = min(callback.share / len(callback.sizes), 1 - callback.share)
-    try:
-        return cli.instantiate_trainer(
-            callbacks=[
-                *callbacks,
-                *[CompiledBackbone()] * cli.config.compile,
-                Progress(),
-                Throughput(),
-                FiniteLoss(),
-            ],
-            profiler=profile,
-            logger=False,
-            max_epochs=-1,
-            max_time=None,
-            max_steps=math.ceil((steps + profile.warmup + 1) / least),
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
+    for option, plain in (("fast_dev_run", False), ("profiler", None)):
+        if given[option] != plain:
+            raise ValueError(f"--profile-step has its own trainer: leave out trainer.{option}")
+    if given.accumulate_grad_batches > 1:
+        raise ValueError(
+            "--profile-step times steps of one batch: leave out trainer.accumulate_grad_batches"
         )
-    except (MisconfigurationException, ValueError) as error:
-        raise ValueError(f"trainer: {error}") from error
+    least = 1.0  # the part of the steps that have a size
+    for callback in listed(given.callbacks):
+        if isinstance(callback, ProgressiveResizing):
+            callback.check(cli.model)
+            least = min(callback.share / len(callback.sizes), 1 - callback.share)
+    own = [*[CompiledBackbone()] * cli.config.compile, Progress(), Throughput(), FiniteLoss()]
+    return trainer_of(
+        cli,
+        own,
+        profiler=profile,
+        max_epochs=-1,
+        max_time=None,
+        max_steps=math.ceil((steps + profile.warmup + 1) / least),
+        enable_checkpointing=False,
+    )

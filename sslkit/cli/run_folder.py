@@ -12,14 +12,31 @@ from typing import Any
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 
+from sslkit.cli.arguments import values
+from sslkit.cli.config import PretrainCLI
+
 # What a resumed run may change: where it runs, how long, and where its data lies.
 FREE = ("wandb", "out", "name", "online_every", "compile")
 FREE_DATA = ("root", "resident", "workers")
 FIXED_TRAINER = (  # beside the number of processes
-    *("accumulate_grad_batches", "gradient_clip_algorithm", "gradient_clip_val"),
+    *("accumulate_grad_batches", "callbacks", "gradient_clip_algorithm", "gradient_clip_val"),
     *("limit_train_batches", "overfit_batches", "precision", "sync_batchnorm"),
 )
 FORMAT = logging.Formatter("%(levelname)s: %(message)s")
+
+
+def name_of(cli: PretrainCLI, argv: list[str]) -> str:
+    """What a run is called: its --name, or its config's.
+
+    Raises:
+        ValueError: a path.
+    """
+    configs = values(argv, "--config")
+    default = Path(configs[-1]).stem if configs else "run"
+    name = default if cli.config.name is None else cli.config.name
+    if not name or name != Path(name).name:
+        raise ValueError(f"--name is a folder's name, not a path: {name!r}; --out says where")
+    return name
 
 
 def refuse_existing(run_dir: Path) -> None:

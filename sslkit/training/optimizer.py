@@ -22,9 +22,9 @@ class Optimizer:
 
     Biases and the parameters of normalisation layers are left out of weight decay, of LARS's
     adaptation (Chen et al. 2020; You et al. 2017, arXiv:1708.03888) and of Muon's
-    orthogonalisation (Jordan 2024, kellerjordan.github.io/posts/muon), where AdamW steps instead;
-    Muon's updates are scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that
-    both take the same lr. LARS and Muon are timm's.
+    orthogonalisation (Jordan 2024, kellerjordan.github.io/posts/muon), where NAdamW steps instead
+    (betas 0.9 and 0.95); Muon's updates are scaled to the size of AdamW's (Liu et al. 2025,
+    arXiv:2502.16982), so that both take the same lr. LARS and Muon are timm's.
 
     Args:
         name: ``sgd`` (Nesterov), ``adamw``, ``lars`` or ``muon``.
@@ -85,6 +85,7 @@ class Optimizer:
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr, self.momentum, nesterov=self.momentum > 0)
         if self.name == "muon":
+            groups[1]["use_fallback"] = True
             on_cpu = all(p.device.type == "cpu" for p in module.parameters())
             kind = Float32Muon if on_cpu else Muon
             return kind(groups, lr, momentum=self.momentum, nesterov=True)

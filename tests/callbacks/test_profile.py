@@ -96,7 +96,7 @@ class Loop:
         self.method = SimpleNamespace(view=Takes(clock, 64), network=Takes(clock, 128, 2048))
         if loss:
             self.method.loss = Takes(clock, 256, 1024)
-        profile.watch(self.method)
+        profile.watch(self.method, "cpu")
 
     def spend(self, seconds):
         self.clock.now += seconds
@@ -215,7 +215,7 @@ def test_medians_by_the_size_of_the_views_after_the_warmup_of_each(clock):
 def test_the_size_is_that_of_the_first_view_however_they_come(clock, made):
     profile = StepProfile(warmup=0)
     method = SimpleNamespace(view=nn.Identity())
-    profile.watch(method)
+    profile.watch(method, "cpu")
     for _ in range(2):
         with profile.profile(LOOP):
             method.view(made)
@@ -275,7 +275,7 @@ def test_the_parts_of_a_real_step_are_all_of_it(set_clock, monkeypatch, kind, vi
         enable_checkpointing=False,
         max_steps=steps,
         max_epochs=-1,
-        profiler=profile.watch(method),
+        profiler=profile.watch(method, "cpu"),
     )
     trainer.fit(method, datamodule=DataModule("shapes", limit=32, batch_size=16))
     ((size, parts),) = profile.found().items()

@@ -154,7 +154,7 @@ def test_the_sizes_change_the_run_and_the_callback_may_be_used_again():
 def begin(callback, view, steps=4):
     """Training begins with a view; returns what comes at each step."""
     trainer = SimpleNamespace(estimated_stepping_batches=steps, global_step=0)
-    module = SimpleNamespace(view=view)
+    module = SimpleNamespace(view=view, backbone=torch.nn.Identity())
     callback.on_train_start(trainer, module)
 
     def step(number):
@@ -190,6 +190,17 @@ def test_the_steps_of_each_size_are_counted_by_hand():
     assert sizes == [8] * 4 + [16] * 3 + [32] * 3  # 3.5 and 7 steps are the borders
     sizes = [ProgressiveResizing([9], share=0.01).size_at(step, 3, 32) for step in range(3)]
     assert sizes == [9, 32, 32]
+    sizes = [ProgressiveResizing([8, 16], share=0.9).size_at(step, 3, 32) for step in range(3)]
+    assert sizes == [8, 16, 32]  # the last is whole
+    assert ProgressiveResizing([8]).size_at(0, 1, 32) == 32
+
+
+def test_a_size_that_the_backbone_cannot_take_is_refused():
+    module = SimpleNamespace(view=SimCLRViews(32), backbone=ResNet9(2))
+    ProgressiveResizing([8]).check(module)
+    with pytest.raises(ValueError, match="ResNet9 cannot take views of 7 pixels: "):
+        ProgressiveResizing([8, 7]).check(module)
+    assert module.backbone.training
 
 
 @pytest.mark.parametrize(

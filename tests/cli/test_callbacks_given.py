@@ -89,6 +89,29 @@ def test_a_run_is_repeated_by_its_config_and_resumes_exactly(given, sizes, monke
     check_same("whole", "cut")
 
 
+@pytest.mark.parametrize("step", [2, 3])  # before the last of an epoch, and the last
+def test_a_run_that_was_cut_and_resumed_can_be_extended(step, sizes, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, step)
+        assert main([*TINY, "--name", "cut"]) == 130
+    assert main(["pretrain", "--resume", "runs/cut"]) == 0
+    assert main(["pretrain", "--resume", "runs/cut", "--trainer.max_epochs", "3"]) == 0
+    assert [step for step, _ in sizes] == list(range(12))
+
+
+def test_what_cannot_be_resized_is_refused_before_there_is_a_run(sizes, capsys, tmp_path):
+    for wrong, said in (("[8,32]", "below the view's 32"), ("[2]", "cannot take views of 2")):
+        assert main([*TINY, *RESIZING[:-1], wrong]) == 2
+        assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.glob("runs/*/config.yaml"))
+
+
+def test_a_resumed_run_keeps_its_callbacks(sizes, capsys):
+    assert main([*TINY, *RESIZING, "--name", "run"]) == 0
+    assert main(["pretrain", "--resume", "runs/run", "--trainer.callbacks", "null"]) == 2
+    assert "callbacks" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_small_views_come_first_and_the_card_says_full_size(sizes):
     assert main([*TINY, *RESIZING, "--name", "small"]) == 0
     assert [size for _, size in sizes] == [8, 8, 8, 16, 16, 16, 32, 32]  # 70 % of 8 is 5.6

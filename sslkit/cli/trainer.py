@@ -1,0 +1,38 @@
+"""The trainer of a configuration, with what a command adds."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from sslkit.cli.config import PretrainCLI
+
+
+def trainer_of(cli: PretrainCLI, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
+    """The trainer as configured, with a command's own callbacks behind the user's.
+
+    Raises:
+        ValueError: a trainer that would train nothing or never end, or an option not valid.
+    """
+    given = cli.config_init.trainer
+    if given.limit_train_batches == 0:
+        raise ValueError("trainer.limit_train_batches 0 leaves nothing to train on")
+    if given.max_epochs == given.max_steps == -1:
+        raise ValueError("the schedule needs an end: set trainer.max_epochs or max_steps")
+    if given.logger not in (None, True):
+        raise ValueError("a run has its own loggers: leave out trainer.logger; --wandb chooses")
+    try:
+        return cli.instantiate_trainer(
+            logger=False,
+            callbacks=[*listed(given.callbacks), *callbacks],
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **options,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ValueError(f"trainer: {error}") from error
+
+
+def listed(given: Any) -> list[Any]:
+    """What a config gives once, several times or not."""
+    return given if isinstance(given, list) else [] if given is None else [given]
