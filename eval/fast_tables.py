@@ -40,6 +40,8 @@ def steps(record: dict[str, Any]) -> str:
         )
     first = record.get("seconds to the first step")
     said = f" First step {first} s after the command." if first else ""
+    if slow := record.get("images per second, memory returned"):
+        said += f" Where freed memory goes back to the system: {slow:,.0f} images/s."
     return f"{markdown(rows)}\n\n{measured(record)}{said}"
 
 
