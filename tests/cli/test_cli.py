@@ -75,7 +75,7 @@ def test_help_is_quick_and_light():
         (["pretrain", "--resume", "runs/none"], "no run folder to resume at runs/none"),
         (
             ["pretrain", "--config", "simclr_shapes", "--model.optimizer.name", "adam"],
-            "model.optimizer.name must be one of sgd, adamw, lars, not adam",
+            "model.optimizer.name must be one of sgd, adamw, lars, muon, not adam",
         ),
         (
             ["pretrain", "--config", "simclr_shapes", "--model.temperature", "nan"],
