@@ -180,8 +180,9 @@ def test_all_arms_train_the_same_weights_on_the_same_images(benchmark, cifar, mo
         weights[self.arm] = {k: v.clone() for k, v in self.backbone.state_dict().items()}
         assert any(part is self.backbone for part in model.modules())
 
-        def see(_, images):
-            seen[self.arm].append((len(images[0]), images[0].shape[-1]))
+        def see(backbone, images):
+            if backbone.training:  # and not the copy that sizes are tried on
+                seen[self.arm].append((len(images[0]), images[0].shape[-1]))
 
         def rate(optimizer, *_):
             rates[self.arm].append(optimizer.param_groups[0]["lr"])
