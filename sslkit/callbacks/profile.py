@@ -34,9 +34,10 @@ class StepProfile(Profiler):
 
     The parts are getting a batch (``data``), making ``views``, the ``network`` (backbone and
     heads) forward and backward, the ``loss`` both ways, the ``optimiser``, and the ``loop``, which
-    is all the rest: the trainer, its callbacks, logging. Of a method without a module ``loss`` the
-    loss counts as network. Marks are device events on a GPU, which waits for nothing until the
-    end; a part then takes in the time that the device idles before it.
+    is all the rest: the trainer and its callbacks. What a method logs and seeds within its step
+    counts as network forward, and so does the loss of a method without a module ``loss``. Marks
+    are device events on a GPU, which waits for nothing until the end; a part then takes in the
+    time that the device idles before it.
 
     Given to a trainer as ``profiler``, after ``watch``.
 

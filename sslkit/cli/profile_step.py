@@ -44,7 +44,10 @@ def run(argv: list[str]) -> int:
     data.setup("fit")
     method.prepare(data.dataset, data.batch_size, 1)
     profile.watch(method, trainer.strategy.root_device)
-    trainer.fit(method, datamodule=data)
+    try:
+        trainer.fit(method, datamodule=data)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
     found = {
         "config": name,
         "method": type(method).__name__,
