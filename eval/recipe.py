@@ -1,32 +1,36 @@
 """What makes SimCLR on CIFAR-10 better at a fixed time on two cores, one change after another.
 
-    python eval/recipe.py                                  # eval/results/recipe.json
-    python eval/recipe.py --seconds 1 --images 512 --held-out 128 --seeds 0 --rounds batch
+    python eval/step_costs.py                              # first, on the machine that is meant
+    python eval/recipe.py                                  # eval/results/recipe.json and .png
+    python eval/recipe.py --device cuda --jobs 12
+    python eval/recipe.py --seconds 1 --images 512 --held-out 128 --seeds 0 --confirm --rounds crop
 
-Starts from `--config simclr_cifar10_cpu` as it was before, and tries the changes of each round in
-turn on what was kept so far. A change is kept if every seed gains and the mean gains `--least`
-points or more; of several the best. Nothing is chosen on test images: 5,000 training images are
-held out, and classified by the kNN vote of 10,000 others.
+Starts from `simclr_cifar10_cpu` as it was before, and tries the changes of each round of
+`eval/simclr_recipes.py` in turn on what was kept so far. A change is kept if every seed gains and
+the mean gains `--least` points or more; of several the best. One that loses `--hopeless` points on
+the first seed is dropped by it. What was kept in the end meets the start once more, on seeds that
+chose nothing (`--confirm`). Test images choose nothing either: 5,000 training images are held out,
+and classified by the kNN vote of 10,000 others.
 
-Each run has the same time: its number of steps follows from what a step of it costs, measured in
-processor time of one thread beside the step of the start, at every size of views that it has. So
-it does not matter what else the machine does meanwhile, and runs may be made side by side
-(`--jobs`). A change that computes the same as before, such as compiling, is only timed.
+Every run has the same time: as many steps as `--seconds` hold by `step_costs.json`, at what they
+take on two cores. So the runs themselves may be made on any device, and side by side (`--jobs`).
+What computes the same, such as compiling, is only timed, unless it is faster.
 
 The record is written after each run; started again, the script goes on where it was.
 """
 
 import argparse
+import functools
 import io
 import json
 import logging
 import multiprocessing
-import os
 import shlex
 import statistics
 import time
 import warnings
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -34,183 +38,50 @@ import pytorch_lightning as pl
 import torch
 from measure import RESULTS, provenance
 from pytorch_lightning.callbacks import EMAWeightAveraging
-from torch import Tensor
+from simclr_recipes import ROUNDS, SAME, START, Recipe, changed, images_a_step, simclr
+from step_costs import seconds
 from tqdm import tqdm
 
-from sslkit.backbones import ResNet9
 from sslkit.callbacks import ProgressiveResizing
 from sslkit.dashboard.plots import COLOURS, INK
 from sslkit.data import ArrayDataset, BatchOrder, Loader, load
 from sslkit.evaluation import KNN, extract
-from sslkit.losses import DecoupledNTXentLoss, HardNTXentLoss, NTXentLoss
-from sslkit.methods import SimCLR
-from sslkit.methods.base import Batch
-from sslkit.training import Optimizer, keep_freed_memory
-from sslkit.views import AugmentedViews, SimCLRViews
+from sslkit.training import keep_freed_memory
 
-Recipe = dict[str, Any]
-
-START: Recipe = {
-    "sizes": [],  # of the views of the first `share` of steps
-    "share": 0.7,
-    "batch": 256,
-    "optimizer": "adamw",
-    "lr": 0.002,  # at this batch, whatever it is
-    "weight decay": 1e-4,
-    "warm-up": 0.03,  # share of all steps
-    "schedule": "cosine",
-    "temperature": 0.2,
-    "crop": 0.2,  # least area
-    "jitter": 0.5,
-    "hidden": 128,  # width of the projector
-    "layers": 2,
-    "loss": "NT-Xent",
-    "views": 2,  # of each image; batch / views * 2 images a step
-    "EMA": 0.0,  # decay
-    "precision": "float32",
-    "compiled": False,
-}
-ROUNDS: dict[str, list[Recipe]] = {
-    "small images first": [{"sizes": [16]}, {"sizes": [16, 24], "share": 0.8}],
-    "batch": [{"batch": 128}, {"batch": 64}],
-    "optimiser": [
-        {"optimizer": "muon", "momentum": 0.95},
-        {"optimizer": "muon", "momentum": 0.95, "lr": 0.006},
-        {"optimizer": "sgd", "lr": 0.06, "weight decay": 5e-4},
-        {"optimizer": "lars", "lr": 0.5},
-    ],
-    "learning rate": [{"lr": 2.0}, {"lr": 0.5}],  # times that of before
-    "schedule": [{"schedule": "linear"}],
-    "temperature": [{"temperature": 0.1}, {"temperature": 0.5}],
-    "crop": [{"crop": 0.08}, {"crop": 0.4}],
-    "jitter": [{"jitter": 0.25}, {"jitter": 1.0}],
-    "projector": [{"hidden": 512}, {"hidden": 512, "layers": 3}],
-    "loss": [{"loss": "decoupled"}, {"loss": "hard negatives"}],
-    "repeated augmentation": [{"views": 4}],
-    "average of weights": [{"EMA": 0.99}],
-    "bf16": [{"precision": "bf16"}],
-    "compile": [{"compiled": True}],
-}
-SAME = {"precision", "compiled"}  # what computes the same, but for rounding
-FREE = {"lr", "weight decay", "schedule", "temperature", "crop", "jitter", "EMA"}  # cost nothing
-
-
-class ManyViews(SimCLR):
-    """SimCLR with any number of views of an image."""
-
-    n_views = None
-
-    def objective(self, batch: Batch) -> dict[str, Tensor]:
-        z = self.projector(self.backbone(torch.cat(batch.views)))
-        return {"loss": self.loss(*z.chunk(len(batch.views)))}
-
-
-def simclr(recipe: Recipe, epochs: float, width: int) -> SimCLR:
-    """The model of a recipe, for a run of so many epochs."""
-    view: AugmentedViews = SimCLRViews(
-        32, scale=(recipe["crop"], 1.0), jitter=recipe["jitter"], blur=False, normalize="cifar10"
-    )
-    view.augments.extend([view.augments[0]] * (recipe["views"] - 2))
-    optimizer = Optimizer(
-        name=recipe["optimizer"],
-        lr=recipe["lr"],
-        lr_scaling="none",
-        weight_decay=recipe["weight decay"],
-        momentum=recipe.get("momentum", 0.9),
-        warmup_epochs=recipe["warm-up"] * epochs,
-        schedule=recipe["schedule"],
-    )
-    method = ManyViews(
-        ResNet9(width),
-        view,
-        optimizer,
-        hidden_dim=recipe["hidden"],
-        projector_layers=recipe["layers"],
-    )
-    kinds = {"decoupled": DecoupledNTXentLoss, "hard negatives": HardNTXentLoss}
-    method.loss = kinds.get(recipe["loss"], NTXentLoss)(recipe["temperature"])
-    return method
-
-
-def images_a_step(recipe: Recipe) -> int:
-    return recipe["batch"] * 2 // recipe["views"]
-
-
-def seconds_a_step(recipe: Recipe, width: int, repeats: int) -> list[float]:
-    """What a step takes at each size of views that the recipe has, the full size last."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    torch.manual_seed(0)
-    method = simclr(recipe, 1.0, width).train()
-    if recipe["compiled"]:
-        torch.compiler.reset()
-        method.backbone.compile(dynamic=False)
-    optimizer = method.optimizer.build(method, recipe["batch"])
-    images = torch.randint(0, 256, (images_a_step(recipe), 3, 32, 32), dtype=torch.uint8)
-    labels = torch.zeros(len(images), dtype=torch.int64)
-    found = []
-    for size in [*recipe["sizes"], 32]:
-        for augment in method.view.augments:
-            augment.resize(size)
-        times = []
-        for _ in range(repeats + 2):
-            started = clock()
-            with torch.autocast("cpu", torch.bfloat16, enabled=recipe["precision"] == "bf16"):
-                views, _ = method.make_views(images)
-                loss = method.objective(Batch(views, None, labels, labels))["loss"]
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            times.append(clock() - started)
-        found.append(min(times[2:]))
-    return found
-
-
-def cost(recipe: Recipe, width: int) -> float:
-    """Seconds an image of a recipe over those of the start, both measured in turns."""
-    ours, theirs = [], []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for _ in range(2):
-        theirs.append(seconds_a_step(START, width, 2)[-1] / START["batch"])
-        *small, full = seconds_a_step(recipe, width, 2 * 256 // recipe["batch"])
-        share = recipe["share"] if small else 0.0
-        mean = share * (statistics.mean(small) if small else 0.0) + (1 - share) * full
-        ours.append(mean / images_a_step(recipe))
-    torch.set_num_threads(threads)
-    return min(ours) / min(theirs)
+Entry = dict[str, Any]  # of the record: a change, its steps and runs
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Train a recipe for its steps; the accuracy on the held-out images, in percent."""
-    recipe, args = job["recipe"], job["args"]
+    recipe, cuda = job["recipe"], job["device"] == "cuda"
     keep_freed_memory()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // args.jobs))
     warnings.filterwarnings("ignore", module="pytorch_lightning")
+    torch.set_num_threads(job["threads"])
     started = time.perf_counter()
-    train, held_out, bank = data(args)
+    train, held_out, bank = data(job["images"], job["held out"], job["device"])
     pl.seed_everything(job["seed"], verbose=False)
-    size = images_a_step(recipe)
-    loader = Loader(train, BatchOrder(len(train), size, seed=job["seed"]))
-    method = simclr(recipe, job["steps"] / len(loader), args.width)
+    loader = Loader(train, BatchOrder(len(train), images_a_step(recipe), seed=job["seed"]))
+    method = simclr(recipe, job["steps"] / len(loader), job["width"])
     callbacks: list[pl.Callback] = []
     if recipe["sizes"]:
         callbacks.append(ProgressiveResizing(recipe["sizes"], recipe["share"]))
     if recipe["EMA"]:
         callbacks.append(EMAWeightAveraging(decay=recipe["EMA"]))
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = pl.Trainer(
-        accelerator="cpu",
+        accelerator="gpu" if cuda else "cpu",
         devices=1,
         max_steps=job["steps"],
         max_epochs=-1,
         callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **dict.fromkeys(off, False),
     )
     trainer.fit(method, loader)
-    parts = [extract(method.backbone, part, method.eval_view) for part in (bank, held_out)]
+    parts = [
+        extract(method.backbone, part, method.eval_view, device=job["device"])
+        for part in (bank, held_out)
+    ]
     accuracy = KNN(min(200, len(bank))).fit(*parts[0]).score(*parts[1])
     return {
         "seed": job["seed"],
@@ -219,108 +90,116 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def data(args: argparse.Namespace) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
+@functools.cache
+def data(
+    images: int | None, held_out: int, device: str
+) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
     """Training images, the held-out ones, and those that vote: all of the training split."""
     whole = load("cifar10", "train")
-    end = len(whole) if args.images is None else args.images
-    parts = [slice(0, end - args.held_out), slice(end - args.held_out, end)]
-    parts.append(slice(0, min(10_000, end - args.held_out)))
-    return tuple(ArrayDataset(whole.images[part], whole.labels[part]) for part in parts)
+    end = len(whole) if images is None else images
+    parts = [slice(0, end - held_out), slice(end - held_out, end)]
+    parts.append(slice(0, min(10_000, end - held_out)))
+    made = [ArrayDataset(whole.images[part], whole.labels[part]) for part in parts]
+    return made[0].to(device), made[1], made[2]
 
 
-def changed(kept: Recipe, change: Recipe) -> Recipe:
-    """A recipe with a change; a learning rate alone is a factor."""
-    if set(change) == {"lr"}:
-        change = {"lr": kept["lr"] * change["lr"]}
-    return {**kept, **change}
+class Search:
+    """The rounds, one after the other, into a record that is saved after each run."""
+
+    def __init__(
+        self,
+        record: dict[str, Any],
+        costs: dict[str, Any],
+        pool: Executor,
+        job: dict[str, Any],
+        save: Callable[[], None],
+    ) -> None:
+        self.record, self.costs, self.pool, self.save = record, costs, pool, save
+        self.setup, self.job = record["setup"], job
+
+    def entry(self, change: Recipe, recipe: Recipe) -> Entry:
+        """A change before its runs: what it costs, and the steps that its time has."""
+        images, step = images_a_step(recipe), seconds(recipe, self.costs)
+        start = seconds(START, self.costs) / images_a_step(START)
+        return {
+            "change": {key: recipe[key.removesuffix(" times")] for key in change},
+            "recipe": recipe,
+            "cost of an image": float(f"{step / images / start:.4g}"),
+            "steps": max(2, round(self.setup["seconds"] / step)),
+            "runs": [],
+        }
+
+    def make(self, entries: list[Entry], seeds: list[int]) -> None:
+        """The runs that entries lack."""
+        jobs = [
+            (entry, {**self.job, "recipe": entry["recipe"], "seed": seed, "steps": entry["steps"]})
+            for seed in seeds
+            for entry in entries
+            if seed not in [run["seed"] for run in entry["runs"]]
+        ]
+        futures = {self.pool.submit(run, job): entry for entry, job in jobs}
+        for future in tqdm(as_completed(futures), total=len(futures), unit="run", leave=False):
+            entry = futures[future]
+            entry["runs"] = sorted([*entry["runs"], future.result()], key=lambda r: r["seed"])
+            self.save()
+
+    def best(self, before: Entry, changes: list[Recipe], entries: list[Entry]) -> Entry | None:
+        """Try a round's changes; the one to keep."""
+        seeds, ran = self.setup["seeds"], []
+        for change in changes[len(entries) :]:
+            entries.append(self.entry(change, changed(before["recipe"], change)))
+        for entry in entries:
+            faster = entry["cost of an image"] < before["cost of an image"]
+            if faster or not entry["change"].keys() <= SAME:
+                ran.append(entry)
+        self.make(ran, seeds[:1])
+        hopeful = [e for e in ran if min(gains(e, before)) > -self.setup["hopeless loss"]]
+        self.make(hopeful, seeds)
+        for entry in ran:
+            entry["gain"] = round(statistics.mean(gains(entry, before)), 2)
+        least = self.setup["least gain"]
+        good = [e for e in hopeful if min(gains(e, before)) > 0 and e["gain"] >= least]
+        return max(good, key=lambda e: e["gain"], default=None)
+
+    def go(self, rounds: list[str]) -> None:
+        kept = start = self.record.setdefault("start", self.entry({}, START))
+        self.make([start], self.setup["seeds"])
+        for name in rounds:
+            entries = self.record["rounds"].setdefault(name, [])
+            best = self.best(kept, ROUNDS[name], entries)
+            for entry in entries:
+                entry["kept"] = entry is best
+            kept = best or kept
+            self.record["recipe"] = kept["recipe"]
+            self.save()
+            print(table({name: entries}), flush=True)
+        if seeds := self.setup["seeds to confirm"]:
+            ends = self.record.setdefault(
+                "confirmed", [{**e, "runs": [], "change": {}} for e in (start, kept)]
+            )
+            self.make(ends, seeds)
 
 
-def trial(
-    kept: Recipe, change: Recipe, before: dict[str, Any], args: argparse.Namespace
-) -> dict[str, Any]:
-    """A change before its runs: what it costs, and the steps that its time has."""
-    recipe = changed(kept, change)
-    ratio = before["cost of an image"] if change.keys() <= FREE else cost(recipe, args.width)
-    images = args.seconds * args.rate / ratio
-    return {
-        "change": {key: recipe[key] for key in change},
-        "cost of an image": float(f"{ratio:.3g}"),
-        "steps": max(2, round(images / images_a_step(recipe))),
-        "runs": [],
-    }
-
-
-def fill(
-    tried: list[tuple[Recipe, dict[str, Any]]], pool: Executor, args: argparse.Namespace, save: Any
-) -> None:
-    """Make the runs that trials lack."""
-    jobs = [
-        (entry, {"recipe": recipe, "seed": seed, "steps": entry["steps"], "args": args})
-        for seed in args.seeds
-        for recipe, entry in tried
-        if seed not in [r["seed"] for r in entry["runs"]]
-    ]
-    futures = [(entry, pool.submit(run, job)) for entry, job in jobs]
-    for entry, future in tqdm(futures, unit="run", leave=False):
-        entry["runs"] = sorted([*entry["runs"], future.result()], key=lambda r: r["seed"])
-        save()
-
-
-def gains(entry: dict[str, Any], before: dict[str, Any]) -> list[float]:
+def gains(entry: Entry, before: Entry) -> list[float]:
     """The differences of accuracy, seed by seed."""
     was = {run["seed"]: run["accuracy"] for run in before["runs"]}
     return [run["accuracy"] - was[run["seed"]] for run in entry["runs"]]
 
 
-def search(record: dict[str, Any], pool: Executor, args: argparse.Namespace, save: Any) -> None:
-    """Round after round; what is in the record is not done again."""
-    kept, best = (
-        dict(START),
-        record.setdefault("start", trial(START, {}, {"cost of an image": 1.0}, args)),
-    )
-    fill([(kept, best)], pool, args, save)
-    for name in args.rounds:
-        changes = ROUNDS[name]
-        entries = record["rounds"].setdefault(name, [])
-        have = [entry["change"] for entry in entries]
-        for change in changes:
-            recipe = changed(kept, change)
-            if {key: recipe[key] for key in change} not in have:
-                entries.append(trial(kept, change, best, args))
-                save()
-        ratio = best["cost of an image"]
-        runs = [
-            ({**kept, **entry["change"]}, entry)
-            for entry in entries
-            if entry["cost of an image"] < ratio or not entry["change"].keys() <= SAME
-        ]
-        fill(runs, pool, args, save)
-        chosen = None
-        for _, entry in runs:
-            gained = gains(entry, best)
-            entry["gain"] = round(statistics.mean(gained), 2)
-            good = min(gained) > 0 and entry["gain"] >= args.least
-            if good and (chosen is None or entry["gain"] > chosen["gain"]):
-                chosen = entry
-        for entry in entries:
-            entry["kept"] = entry is chosen
-        if chosen:
-            kept, best = {**kept, **chosen["change"]}, chosen
-        record["recipe"] = kept
-        save()
-        print(table({name: entries}), flush=True)
+def words(change: Recipe) -> str:
+    return ", ".join(f"{key} {value}" for key, value in change.items())
 
 
-def table(rounds: dict[str, list[dict[str, Any]]]) -> str:
+def table(rounds: dict[str, list[Entry]]) -> str:
     lines = []
     for name, entries in rounds.items():
         for entry in entries:
             found = [f"{r['accuracy']:.1f}" for r in entry["runs"]] or ["only timed"]
             gain = f"{entry['gain']:+.1f}" if "gain" in entry else ""
-            change = ", ".join(f"{key} {value}" for key, value in entry["change"].items())
-            words = [name, change, f"{entry['cost of an image']:.2f}", str(entry["steps"])]
-            words += [" ".join(found), gain, "kept" if entry.get("kept") else "dropped"]
-            lines.append("| " + " | ".join(words) + " |")
+            cells = [name, words(entry["change"]), f"{entry['cost of an image']:.2f}"]
+            cells += [str(entry["steps"]), " ".join(found), gain]
+            cells += ["kept" if entry.get("kept") else "dropped"]
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -331,9 +210,7 @@ def draw(record: dict[str, Any]) -> bytes:
     bars, best = [], record["start"]
     for name, entries in record["rounds"].items():
         ran = [entry for entry in entries if "gain" in entry]
-        for entry in ran:
-            change = ", ".join(f"{key} {value}" for key, value in entry["change"].items())
-            bars.append((f"{name}: {change}", entry, gains(entry, best)))
+        bars += [(f"{name}: {words(e['change'])}", e, gains(e, best)) for e in ran]
         best = next((entry for entry in ran if entry["kept"]), best)
     figure = Figure(figsize=(8, 1.2 + 0.26 * len(bars)), layout="constrained", dpi=150)
     ax = figure.subplots()
@@ -355,46 +232,51 @@ def draw(record: dict[str, Any]) -> bytes:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--seconds", type=float, default=60, help="training time of a run, on the whole machine")
-    add("--rate", type=float, help="images a second of the start; by default it is measured")
+    add("--seconds", type=float, default=300, help="training time of a run, on two cores")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--confirm", nargs="*", type=int, default=[3, 4, 5], help="seeds for start and result")
     add("--rounds", nargs="+", choices=ROUNDS, default=list(ROUNDS))
     add("--least", type=float, default=0.3, help="points that a change must gain")
-    add("--width", type=int, default=16, help="of ResNet-9")
+    add("--hopeless", type=float, default=1.0, help="points lost on the first seed")
     add("--images", type=int, help="of the training split; by default all")
     add("--held-out", type=int, default=5000, help="of those, the last, to choose on")
+    add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--jobs", type=int, default=1, help="runs side by side")
-    add("--results", type=Path, default=RESULTS, help="where the record goes")
+    add("--threads", type=int, default=1, help="of each run")
+    add("--results", type=Path, default=RESULTS, help="where the costs are and the record goes")
     args = parser.parse_args(argv)
-    keep_freed_memory()
-    path = args.results / "recipe.json"
+    path, prices = args.results / "recipe.json", args.results / "step_costs.json"
+    if not prices.exists():
+        parser.error(f"{prices} is not there: run eval/step_costs.py first")
+    costs = json.loads(prices.read_text())
     setup = {
         "seconds": args.seconds,
         "seeds": args.seeds,
+        "seeds to confirm": args.confirm,
         "least gain": args.least,
-        "width": args.width,
-        "training images": args.images or 50_000,
+        "hopeless loss": args.hopeless,
+        "images": args.images,
         "held out": args.held_out,
+        "width": costs["width"],
+        "costs": {key: costs[key] for key in ("hardware", "commit", "date")},
     }
+    command = ["python", "eval/recipe.py", "--device", args.device, "--jobs", str(args.jobs)]
+    record = {**provenance(shlex.join(command)), "setup": setup, "rounds": {}}
     if path.exists():
         record = json.loads(path.read_text())
         if record["setup"] != setup:
-            raise SystemExit(f"{path} is of another setup: move it away, or give another --results")
-        args.rate = record["images per second"]
-    else:
-        if args.rate is None:
-            args.rate = START["batch"] / min(seconds_a_step(START, args.width, 6))
-        words = ["python", "eval/recipe.py"]
-        record = {**provenance(shlex.join(words)), "setup": setup}
-        record |= {"images per second": float(f"{args.rate:.4g}"), "rounds": {}}
-    args.results.mkdir(parents=True, exist_ok=True)
+            parser.error(f"{path} is of another setup: move it away, or give another --results")
+    if args.device == "cuda":
+        record["hardware"] = torch.cuda.get_device_name()
 
     def save() -> None:
         path.write_text(json.dumps(record, indent=2) + "\n")
 
+    job = {key: setup[key] for key in ("images", "held out", "width")}
+    job |= {"device": args.device, "threads": args.threads}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
-        search(record, pool, args, save)
+        Search(record, costs, pool, job, save).go(args.rounds)
     path.with_suffix(".png").write_bytes(draw(record))
     print(json.dumps(record["recipe"], indent=2))
     print(path)
