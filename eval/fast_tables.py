@@ -3,6 +3,7 @@
 from typing import Any
 
 from benchmarks import time_to_accuracy
+from recipe import mean_gain, words
 
 Rows = list[list[str]]
 
@@ -53,27 +54,37 @@ def side_by_side(record: dict[str, Any]) -> str:
 
 def recipe(record: dict[str, Any]) -> str:
     """What `eval/recipe.py` found: a row a change."""
-    setup, start = record["setup"], record["start"]
-    rows: Rows = [["", "change", "cost of an image", "steps", "gain", "kNN", ""]]
-    rows.append(["start", "", "1", str(start["steps"]), "", accuracies(start), ""])
-    for name, entries in record["rounds"].items():
+    setup, start, result = record["setup"], record["start"], record["result"]
+    rows: Rows = [["", "change", "cost of an image", "steps", "kNN", "gain", "gain together", ""]]
+
+    def row(name: str, entry: dict[str, Any], verdict: str = "", gain: float | None = None) -> None:
+        found = [gain, entry.get("gain together")]
+        cells = [name, words(entry["change"]), f"{entry['cost of an image']:.2f}"]
+        cells += [str(entry["steps"]), accuracies(entry, setup["seeds"])]
+        rows.append([*cells, *("" if x is None else f"{x:+.1f}" for x in found), verdict])
+
+    row("start", start)
+    for name, entries in record["alone"].items():
         for entry in entries:
-            change = ", ".join(f"{key} {value}" for key, value in entry["change"].items())
-            gain = f"{entry['gain']:+.1f}" if "gain" in entry else ""
             verdict = "**kept**" if entry.get("kept") else "dropped"
-            cost, number = f"{entry['cost of an image']:.2f}", str(entry["steps"])
-            rows.append([name, change, cost, number, gain, accuracies(entry), verdict])
+            row(name, entry, verdict, entry.get("gain"))
             name = ""
-    return (
-        f"{markdown(rows)}\n\n{setup['seconds']:.0f} s of training a run at "
-        f"{record['images per second']:.0f} images/s of the start, seeds "
+    row("result", {**result, "change": {}}, "", mean_gain(result, start, setup["seeds"]))
+    said = (
+        f"{setup['seconds']:.0f} s of training a run on two cores, seeds "
         f"{', '.join(map(str, setup['seeds']))}; kNN on {setup['held out']:,} held-out training "
-        f"images, in percent. {measured(record)}"
+        "images, in percent. Gain: alone, over the start; gain together: of all that helps alone "
+        "over the others without it. "
     )
+    if fresh := setup["seeds to confirm"]:
+        gained = mean_gain(result, start, fresh)
+        said += f"On seeds that chose nothing ({', '.join(map(str, fresh))}): {gained:+.1f}. "
+    return f"{markdown(rows)}\n\n{said}{measured(record)}"
 
 
-def accuracies(entry: dict[str, Any]) -> str:
-    return " ".join(f"{run['accuracy']:.1f}" for run in entry["runs"]) or "only timed"
+def accuracies(entry: dict[str, Any], seeds: list[int]) -> str:
+    found = [f"{run['accuracy']:.1f}" for run in entry["runs"] if run["seed"] in seeds]
+    return " ".join(found) or "only timed"
 
 
 def epochs(record: dict[str, Any]) -> str:

@@ -3,14 +3,13 @@
     python eval/step_costs.py                              # first, on the machine that is meant
     python eval/recipe.py                                  # eval/results/recipe.json and .png
     python eval/recipe.py --device cuda --jobs 12
-    python eval/recipe.py --seconds 1 --images 512 --held-out 128 --seeds 0 --confirm --rounds crop
+    python eval/recipe.py --seconds 1 --images 512 --held-out 128 --only crop
 
-Starts from `simclr_cifar10_cpu` as it was before, and tries the changes of each round of
-`eval/simclr_recipes.py` in turn on what was kept so far. A change is kept if every seed gains and
-the mean gains `--least` points or more; of several the best. One that loses `--hopeless` points on
-the first seed is dropped by it. What was kept in the end meets the start once more, on seeds that
-chose nothing (`--confirm`). Test images choose nothing either: 5,000 training images are held out,
-and classified by the kNN vote of 10,000 others.
+Starts from `simclr_cifar10_cpu` as it was before. Each change of `eval/simclr_recipes.py` is first
+tried alone, and helps if every seed gains and the mean gains `--least` points or more. The best of
+each kind then go together; what the others do better without is dropped. The result meets the start
+once more on seeds that chose nothing (`--confirm`). Test images choose nothing either: 5,000
+training images are held out, and classified by the kNN vote of 10,000 others.
 
 Every run has the same time: as many steps as `--seconds` hold by `step_costs.json`, at what they
 take on two cores. So the runs themselves may be made on any device, and side by side (`--jobs`).
@@ -38,7 +37,7 @@ import pytorch_lightning as pl
 import torch
 from measure import RESULTS, provenance
 from pytorch_lightning.callbacks import EMAWeightAveraging
-from simclr_recipes import ROUNDS, SAME, START, Recipe, changed, images_a_step, simclr
+from simclr_recipes import CHANGES, SAME, START, Recipe, images_a_step, simclr
 from step_costs import seconds
 from tqdm import tqdm
 
@@ -104,7 +103,7 @@ def data(
 
 
 class Search:
-    """The rounds, one after the other, into a record that is saved after each run."""
+    """What helps, into a record that is saved after each run."""
 
     def __init__(
         self,
@@ -117,110 +116,97 @@ class Search:
         self.record, self.costs, self.pool, self.save = record, costs, pool, save
         self.setup, self.job = record["setup"], job
 
-    def entry(self, change: Recipe, recipe: Recipe) -> Entry:
-        """A change before its runs: what it costs, and the steps that its time has."""
+    def entry(self, *changes: Recipe) -> Entry:
+        """Changes before their runs: what they cost, and the steps that their time has."""
+        change = {key: value for some in changes for key, value in some.items()}
+        recipe = {**START, **change}
         images, step = images_a_step(recipe), seconds(recipe, self.costs)
         start = seconds(START, self.costs) / images_a_step(START)
         return {
-            "change": {key: recipe[key.removesuffix(" times")] for key in change},
-            "recipe": recipe,
+            "change": change,
             "cost of an image": float(f"{step / images / start:.4g}"),
             "steps": max(2, round(self.setup["seconds"] / step)),
             "runs": [],
         }
 
     def make(self, entries: list[Entry], seeds: list[int]) -> None:
-        """The runs that entries lack."""
+        """The runs that entries lack, the longest first."""
         jobs = [
-            (entry, {**self.job, "recipe": entry["recipe"], "seed": seed, "steps": entry["steps"]})
-            for seed in seeds
+            (entry, {**self.job, "recipe": {**START, **entry["change"]}, "seed": seed})
             for entry in entries
+            for seed in seeds
             if seed not in [run["seed"] for run in entry["runs"]]
         ]
-        futures = {self.pool.submit(run, job): entry for entry, job in jobs}
+        jobs.sort(key=lambda job: -job[0]["steps"])
+        futures = {
+            self.pool.submit(run, {**job, "steps": entry["steps"]}): entry for entry, job in jobs
+        }
         for future in tqdm(as_completed(futures), total=len(futures), unit="run", leave=False):
             entry = futures[future]
             entry["runs"] = sorted([*entry["runs"], future.result()], key=lambda r: r["seed"])
             self.save()
 
-    def best(self, before: Entry, changes: list[Recipe], entries: list[Entry]) -> Entry | None:
-        """Try a round's changes; the one to keep."""
-        seeds, ran = self.setup["seeds"], []
-        for change in changes[len(entries) :]:
-            entries.append(self.entry(change, changed(before["recipe"], change)))
-        for entry in entries:
-            faster = entry["cost of an image"] < before["cost of an image"]
-            if faster or not entry["change"].keys() <= SAME:
-                ran.append(entry)
-        self.make(ran, seeds[:1])
-        hopeful = [e for e in ran if min(gains(e, before)) > -self.setup["hopeless loss"]]
-        self.make(hopeful, seeds)
+    def go(self, kinds: list[str]) -> None:
+        record, seeds, least = self.record, self.setup["seeds"], self.setup["least gain"]
+        start = record.setdefault("start", self.entry())
+        for kind in kinds:
+            record["alone"].setdefault(kind, [self.entry(change) for change in CHANGES[kind]])
+        tried = [entry for kind in kinds for entry in record["alone"][kind]]
+        ran = [e for e in tried if not e["change"].keys() <= SAME or e["cost of an image"] < 1]
+        self.make([start, *ran], seeds)
+        helps: dict[str, Entry] = {}
         for entry in ran:
-            entry["gain"] = round(statistics.mean(gains(entry, before)), 2)
-        least = self.setup["least gain"]
-        good = [e for e in hopeful if min(gains(e, before)) > 0 and e["gain"] >= least]
-        return max(good, key=lambda e: e["gain"], default=None)
-
-    def go(self, rounds: list[str]) -> None:
-        kept = start = self.record.setdefault("start", self.entry({}, START))
-        self.make([start], self.setup["seeds"])
-        for name in rounds:
-            entries = self.record["rounds"].setdefault(name, [])
-            best = self.best(kept, ROUNDS[name], entries)
-            for entry in entries:
-                entry["kept"] = entry is best
-            kept = best or kept
-            self.record["recipe"] = kept["recipe"]
-            self.save()
-            print(table({name: entries}), flush=True)
-        if seeds := self.setup["seeds to confirm"]:
-            ends = self.record.setdefault(
-                "confirmed", [{**e, "runs": [], "change": {}} for e in (start, kept)]
-            )
-            self.make(ends, seeds)
+            entry["gain"] = mean_gain(entry, start, seeds)
+        for kind in kinds:
+            some = [e for e in record["alone"][kind] if "gain" in e]
+            good = [e for e in some if e["gain"] >= least and min(gains(e, start, seeds)) > 0]
+            if good:
+                helps[kind] = max(good, key=lambda e: e["gain"])
+        changes = {kind: entry["change"] for kind, entry in helps.items()}
+        together = record.setdefault("together", self.entry(*changes.values()))
+        for kind in helps:
+            others = [change for other, change in changes.items() if other != kind]
+            record["without"].setdefault(kind, self.entry(*others))
+        self.make([together, *record["without"].values()], seeds)
+        for kind, entry in helps.items():
+            entry["gain together"] = mean_gain(together, record["without"][kind], seeds)
+            entry["kept"] = entry["gain together"] > 0
+        kept = [entry["change"] for entry in helps.values() if entry["kept"]]
+        result = record.setdefault("result", self.entry(*kept))
+        self.make([start, result], [*seeds, *self.setup["seeds to confirm"]])
 
 
-def gains(entry: Entry, before: Entry) -> list[float]:
+def gains(entry: Entry, before: Entry, seeds: list[int]) -> list[float]:
     """The differences of accuracy, seed by seed."""
-    was = {run["seed"]: run["accuracy"] for run in before["runs"]}
-    return [run["accuracy"] - was[run["seed"]] for run in entry["runs"]]
+    was, now = ({run["seed"]: run["accuracy"] for run in e["runs"]} for e in (before, entry))
+    return [now[seed] - was[seed] for seed in seeds]
+
+
+def mean_gain(entry: Entry, before: Entry, seeds: list[int]) -> float:
+    return round(statistics.mean(gains(entry, before, seeds)), 2)
 
 
 def words(change: Recipe) -> str:
     return ", ".join(f"{key} {value}" for key, value in change.items())
 
 
-def table(rounds: dict[str, list[Entry]]) -> str:
-    lines = []
-    for name, entries in rounds.items():
-        for entry in entries:
-            found = [f"{r['accuracy']:.1f}" for r in entry["runs"]] or ["only timed"]
-            gain = f"{entry['gain']:+.1f}" if "gain" in entry else ""
-            cells = [name, words(entry["change"]), f"{entry['cost of an image']:.2f}"]
-            cells += [str(entry["steps"]), " ".join(found), gain]
-            cells += ["kept" if entry.get("kept") else "dropped"]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def draw(record: dict[str, Any]) -> bytes:
-    """The gains of all changes that were run: a bar for the mean, a dot for each seed."""
+    """What each change gained alone: a bar for the mean, a dot for each seed."""
     from matplotlib.figure import Figure
 
-    bars, best = [], record["start"]
-    for name, entries in record["rounds"].items():
-        ran = [entry for entry in entries if "gain" in entry]
-        bars += [(f"{name}: {words(e['change'])}", e, gains(e, best)) for e in ran]
-        best = next((entry for entry in ran if entry["kept"]), best)
-    figure = Figure(figsize=(8, 1.2 + 0.26 * len(bars)), layout="constrained", dpi=150)
+    ran = [entry for entries in record["alone"].values() for entry in entries if "gain" in entry]
+    ran.sort(key=lambda entry: -entry["gain"])
+    figure = Figure(figsize=(8, 1.2 + 0.26 * len(ran)), layout="constrained", dpi=150)
     ax = figure.subplots()
-    for y, (_, entry, gained) in enumerate(bars):
-        ax.barh(y, entry["gain"], height=0.7, color=COLOURS[0] if entry["kept"] else "#bdbdc7")
-        ax.plot(gained, [y] * len(gained), ".", color=INK, markersize=4)
+    for y, entry in enumerate(ran):
+        colour = COLOURS[0] if entry.get("kept") else "#bdbdc7"
+        found = gains(entry, record["start"], record["setup"]["seeds"])
+        ax.barh(y, entry["gain"], height=0.7, color=colour)
+        ax.plot(found, [y] * len(found), ".", color=INK, markersize=4)
     ax.axvline(0, color=INK, linewidth=0.8)
-    ax.set_yticks(range(len(bars)), [label for label, *_ in bars], fontsize=8, color=INK)
+    ax.set_yticks(range(len(ran)), [words(e["change"]) for e in ran], fontsize=8, color=INK)
     ax.invert_yaxis()
-    ax.set_xlabel("points of kNN accuracy gained over what was kept before", fontsize=9, color=INK)
+    ax.set_xlabel("points of kNN accuracy gained in the same time", fontsize=9, color=INK)
     ax.set_title("blue: kept; grey: dropped; dots: seeds", loc="left", fontsize=9, color=INK)
     ax.tick_params(length=0, labelsize=8)
     ax.spines[["top", "right", "left"]].set_visible(False)
@@ -235,9 +221,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--seconds", type=float, default=300, help="training time of a run, on two cores")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--confirm", nargs="*", type=int, default=[3, 4, 5], help="seeds for start and result")
-    add("--rounds", nargs="+", choices=ROUNDS, default=list(ROUNDS))
+    add("--only", nargs="+", choices=CHANGES, default=list(CHANGES), help="kinds of change")
     add("--least", type=float, default=0.3, help="points that a change must gain")
-    add("--hopeless", type=float, default=1.0, help="points lost on the first seed")
     add("--images", type=int, help="of the training split; by default all")
     add("--held-out", type=int, default=5000, help="of those, the last, to choose on")
     add("--device", choices=["cpu", "cuda"], default="cpu")
@@ -251,17 +236,17 @@ def main(argv: list[str] | None = None) -> None:
     costs = json.loads(prices.read_text())
     setup = {
         "seconds": args.seconds,
+        "kinds": args.only,
         "seeds": args.seeds,
         "seeds to confirm": args.confirm,
         "least gain": args.least,
-        "hopeless loss": args.hopeless,
         "images": args.images,
         "held out": args.held_out,
         "width": costs["width"],
         "costs": {key: costs[key] for key in ("hardware", "commit", "date")},
     }
     command = ["python", "eval/recipe.py", "--device", args.device, "--jobs", str(args.jobs)]
-    record = {**provenance(shlex.join(command)), "setup": setup, "rounds": {}}
+    record = {**provenance(shlex.join(command)), "setup": setup, "alone": {}, "without": {}}
     if path.exists():
         record = json.loads(path.read_text())
         if record["setup"] != setup:
@@ -276,10 +261,12 @@ def main(argv: list[str] | None = None) -> None:
     job |= {"device": args.device, "threads": args.threads}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
-        Search(record, costs, pool, job, save).go(args.rounds)
+        Search(record, costs, pool, job, save).go(args.only)
     path.with_suffix(".png").write_bytes(draw(record))
-    print(json.dumps(record["recipe"], indent=2))
-    print(path)
+    for seeds in filter(None, (args.seeds, args.confirm)):
+        gained = mean_gain(record["result"], record["start"], seeds)
+        print(f"{gained:+.2f} points on seeds {' '.join(map(str, seeds))}")
+    print(words(record["result"]["change"]), path, sep="\n")
 
 
 if __name__ == "__main__":

@@ -35,10 +35,14 @@ START: Recipe = {
     "precision": "float32",
     "compiled": False,
 }
-# Rounds of alternatives: the best of a round is kept, or none.
-ROUNDS: dict[str, list[Recipe]] = {
+# Changes by what they change: of each the best is kept, or none.
+CHANGES: dict[str, list[Recipe]] = {
     "small images first": [{"sizes": [16], "share": 0.7}, {"sizes": [16, 24], "share": 0.8}],
-    "optimiser": [
+    "batch": [{"batch": 128}, {"batch": 512}],
+    "repeated augmentation": [{"views": 4}],
+    "optimiser and its rate": [
+        {"lr": 0.001},
+        {"lr": 0.004},
         {"optimizer": "muon", "momentum": 0.95, "lr": 0.003},
         {"optimizer": "muon", "momentum": 0.95, "lr": 0.006},
         {"optimizer": "sgd", "lr": 0.06, "weight decay": 5e-4},
@@ -46,29 +50,17 @@ ROUNDS: dict[str, list[Recipe]] = {
         {"optimizer": "lars", "lr": 0.5},
         {"optimizer": "lars", "lr": 2.0},
     ],
-    "rate and its decay": [
-        {"lr times": 2.0},
-        {"lr times": 0.5},
-        {"schedule": "linear"},
-        {"EMA": 0.99},
-    ],
-    "batch, repeated augmentation": [{"batch": 128}, {"batch": 512}, {"views": 4}],
+    "schedule": [{"schedule": "linear"}],
+    "average of weights": [{"EMA": 0.99}],
     "temperature": [{"temperature": 0.1}, {"temperature": 0.5}],
     "crop": [{"crop": 0.08}, {"crop": 0.4}],
     "jitter": [{"jitter": 0.25}, {"jitter": 1.0}],
     "projector": [{"hidden": 512}, {"hidden": 512, "layers": 3}],
     "loss": [{"loss": "decoupled"}, {"loss": "hard negatives"}],
-    "bf16, compiling": [{"precision": "bf16"}, {"compiled": True}],
+    "bf16": [{"precision": "bf16"}],
+    "compiling": [{"compiled": True}],
 }
 SAME = {"precision", "compiled"}  # what computes the same, but for rounding
-
-
-def changed(kept: Recipe, change: Recipe) -> Recipe:
-    """A recipe with a change; ``lr times`` is a factor on the rate."""
-    change = dict(change)
-    if times := change.pop("lr times", None):
-        change["lr"] = kept["lr"] * times
-    return {**kept, **change}
 
 
 class ManyViews(SimCLR):

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from measure import RESULTS, provenance
-from simclr_recipes import ROUNDS, START, Recipe, images_a_step, simclr
+from simclr_recipes import CHANGES, START, Recipe, images_a_step, simclr
 from tqdm import tqdm
 
 from sslkit.training import keep_freed_memory
@@ -55,8 +55,8 @@ def _kind(recipe: Recipe) -> str:
 
 
 def settings() -> Iterator[tuple[str, Recipe]]:
-    """Every part at every setting of a round, with the others as at the start."""
-    changes = list(itertools.chain(*ROUNDS.values()))
+    """Every part at every setting of a change, with the others as at the start."""
+    changes = list(itertools.chain(*CHANGES.values()))
     sizes = sorted({32}.union(*(change.get("sizes", []) for change in changes)))
     shapes = _values(("batch", "views"))
     for size, shape in itertools.product(sizes, shapes):
@@ -69,9 +69,9 @@ def settings() -> Iterator[tuple[str, Recipe]]:
 
 
 def _values(keys: tuple[str, ...]) -> list[Recipe]:
-    """What a round makes of these keys, none twice."""
+    """What the changes make of these keys, none twice."""
     found = [{key: START[key] for key in keys}]
-    for change in itertools.chain(*ROUNDS.values()):
+    for change in itertools.chain(*CHANGES.values()):
         value = {key: change.get(key, START[key]) for key in keys}
         if value not in found:
             found.append(value)
