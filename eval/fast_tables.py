@@ -3,6 +3,7 @@
 from typing import Any
 
 from benchmarks import time_to_accuracy
+from markdown_tables import markdown
 from recipe import mean_gain, words
 
 Rows = list[list[str]]
@@ -71,15 +72,15 @@ def recipe(record: dict[str, Any]) -> str:
             name = ""
     row("result", {**result, "change": {}}, "", mean_gain(result, start, setup["seeds"]))
     said = (
-        f"{setup['seconds']:.0f} s of training a run on two cores, seeds "
-        f"{', '.join(map(str, setup['seeds']))}; kNN on {setup['held out']:,} held-out training "
-        "images, in percent. Gain: alone, over the start; gain together: of all that helps alone "
-        "over the others without it. "
+        f"As many steps as {setup['seconds']:.0f} s hold on {setup['costs']['hardware']} "
+        f"(`step_costs.json`), seeds {', '.join(map(str, setup['seeds']))}; kNN on "
+        f"{setup['held out']:,} held-out training images, in percent. Gain: alone, over the start; "
+        "together: of all that helps alone over the same without it. "
     )
     if fresh := setup["seeds to confirm"]:
         gained = mean_gain(result, start, fresh)
         said += f"On seeds that chose nothing ({', '.join(map(str, fresh))}): {gained:+.1f}. "
-    return f"{markdown(rows)}\n\n{said}{measured(record)}"
+    return f"{markdown(rows)}\n\n{said}{measured(record).replace('Measured', 'Trained')}"
 
 
 def accuracies(entry: dict[str, Any], seeds: list[int]) -> str:
@@ -98,11 +99,6 @@ def epochs(record: dict[str, Any]) -> str:
         rows.append([str(row["epoch"] + 1), f"{row['train/loss']:.3f}", rate])
     scores = ", ".join(f"{k} {v:.1f}" for k, v in run["accuracy"]["trained"]["cifar10"].items())
     return f"{markdown(rows)}\n\n{len(log)} epochs in {seconds} s: {scores}. {measured(record)}"
-
-
-def markdown(rows: Rows) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def measured(record: dict[str, Any]) -> str:

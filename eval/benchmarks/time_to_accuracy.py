@@ -42,6 +42,7 @@ from torch import nn
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from markdown_tables import markdown
 from measure import RESULTS, commit, provenance
 
 # What one arm needs and another does not is imported where it does: it counts for that arm.
@@ -353,7 +354,6 @@ def summary(runs: list[Record]) -> Record:
 def table(record: Record) -> str:
     """A line for each arm and budget, means over seeds."""
     rows = [["", "seconds", "images/s", "epochs", "kNN, %", "s to lightly's, by seed", "sooner"]]
-    rows.append(["---"] * len(rows[0]))
     for name, runs in grouped(record["runs"]).items():
         keys = ("seconds", "images per second", "epochs", "accuracy")
         row = [name, *(f"{mean(runs, key):,.1f}" for key in keys), "", ""]
@@ -362,7 +362,7 @@ def table(record: Record) -> str:
             row[-2] = " ".join("never" if t is None else f"{t:.1f}" for t in times)
             row[-1] = f"{entry['times sooner']:.2f} times" if entry["times sooner"] else ""
         rows.append(row)
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def draw(record: Record, path: Path) -> None:
@@ -371,7 +371,8 @@ def draw(record: Record, path: Path) -> None:
 
     from sslkit.dashboard.plots import COLOURS, GRID, INK
 
-    found, colours = record["summary"], dict(zip(ARMS, (COLOURS[1], *COLOURS[::2]), strict=False))
+    found = record["summary"]
+    colours = dict(zip(ARMS, (COLOURS[1], COLOURS[0], COLOURS[2]), strict=True))
     figure = Figure(figsize=(8, 5.4), layout="constrained")
     axes, target = figure.add_subplot(), found["lightly's accuracy"]
     line: Record = {"color": colours[LIGHTLY], "ls": "--", "lw": 1.2}
@@ -383,7 +384,7 @@ def draw(record: Record, path: Path) -> None:
         style: Record = {"color": colour, "lw": 2, "marker": "o", "ms": 5}
         style["mfc"] = colour if runs[0]["budget"] == record["settings"]["seconds"] else "white"
         style["label"] = name + (f": {sooner:.1f} times sooner" if sooner else "")
-        points = zip(*(run["curve"] for run in runs), strict=False)
+        points = zip(*(run["curve"] for run in runs), strict=True)
         middle = [[statistics.mean(x) for x in zip(*point, strict=True)] for point in points]
         axes.plot(*zip(*middle, strict=True), **style)
         if sooner:

@@ -32,7 +32,7 @@ def test_tables_by_hand():
         for seconds, knn in ((60, 60.0), (180, 62.0))
     ]
     record = {"runs": runs, "hardware": "a CPU", "command": "python x"}
-    lines = tables["table"]({"c": record}).splitlines()
+    lines = tables["readme_tables"].table({"c": record}).splitlines()
     assert lines[2] == "| `c` | cifar10 | 30.0 ± 0.0 | 61.0 ± 1.4 | 40.0 ± 0.0 | 70.0 ± 0.0 |"
     assert lines[4] == "`c`: 2 seeds, 2 min of pretraining on a CPU, `python x`."
     assert tables["between"]("x", "new", "a <!-- x -->\nold\n<!-- /x --> b") == (
@@ -54,7 +54,7 @@ def test_the_best_layer_is_the_best_on_validation():
     methods = {"SimCLR": [run(60.0, 44.0), run(62.0, 46.0)], "colorization": [run(50.0, 0.0)]}
     budget = {"data": "cifar10", "training images": 20000, "epochs": 3}
     record = {"command": "python x", "budget": budget, "methods": methods}
-    lines = tables["by_method"](record).splitlines()
+    lines = tables["readme_tables"].by_method(record).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:6]] == [
         *("| random", "| random, grey images", "| colorization", "| SimCLR")
     ]
@@ -129,7 +129,9 @@ def test_the_evaluation_benchmarks_table_by_hand():
         "kNN": {"seconds": {"sslkit": 1.0, "lightly": 2.5}},
     }
     about = {"rows": 50_000, "width": 512, "queries": 100, "hardware": "a CPU", "command": "x"}
-    lines = tables["evaluation_speed"]({**about, "classes": {"10": cell}}).splitlines()
+    lines = (
+        tables["readme_tables"].evaluation_speed({**about, "classes": {"10": cell}}).splitlines()
+    )
     assert lines[0] == "| seconds | 10 classes |"
     assert lines[2] == "| linear probe, 45 values: sslkit | 2 |"
     assert lines[3] == "| linear probe, 45 values: scikit-learn | 50 (25.0) |"

@@ -50,7 +50,9 @@ def test_a_tiny_run_ends_in_a_record_and_a_picture(tmp_path):
     assert cell["ours over theirs"]["kornia (slice)"] == pytest.approx(ratio, rel=1e-3)
     assert list(cell["peak memory over views"]) == CONTENDERS[:3]
     assert (tmp_path / "views_blur.png").read_bytes().startswith(b"\x89PNG")
-    table = runpy.run_path(str(EVAL / "tables.py"))["views_speed"](record).splitlines()
+    table = (
+        runpy.run_path(str(EVAL / "tables.py"))["readme_tables"].views_speed(record).splitlines()
+    )
     assert table[0] == "| views a second (sslkit's over it) | 8 px |"
     assert table[2] == f"| sslkit | {rates['sslkit']:,.0f} |"
     assert table[3] == f"| kornia (slice) | {rates['kornia (slice)']:,.0f} ({ratio:.1f}) |"
