@@ -55,10 +55,11 @@ def _kind(recipe: Recipe) -> str:
 
 
 def settings() -> Iterator[tuple[str, Recipe]]:
-    """Every part at every setting of a change, with the others as at the start."""
+    """The parts of all recipes that the changes can make together."""
     changes = list(itertools.chain(*CHANGES.values()))
     sizes = sorted({32}.union(*(change.get("sizes", []) for change in changes)))
-    shapes = _values(("batch", "views"))
+    pairs = itertools.product(_values(("batch",)), _values(("views",)))
+    shapes = [{**batch, **views} for batch, views in pairs]
     for size, shape in itertools.product(sizes, shapes):
         yield "views and backbone", {"size": size, **shape}
     heads, losses = _values(("hidden", "layers")), _values(("loss",))
