@@ -57,6 +57,7 @@ class StepProfile(Profiler):
         self._marks: list[tuple[str, Any]] = []
         self._steps: list[tuple[int, int]] = []  # end of a step among the marks, size of its views
         self._size = 0
+        self._in_loss = False
 
     def watch(self, method: Any, device: torch.device | str) -> "StepProfile":
         """Hook onto a method's view and loss; it will be trained on that device."""
@@ -129,8 +130,6 @@ class StepProfile(Profiler):
     def _leave(self) -> None:
         self._mark()
         self._stack.pop()
-
-    _in_loss = False
 
     def _viewed(self, made: Any) -> None:
         self._leave()

@@ -1,6 +1,8 @@
 import contextlib
 import io
 import json
+import os
+import signal
 import time
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ from PIL import Image
 from sslkit.callbacks.profile import PARTS
 from sslkit.cli import STARTED, main
 from sslkit.cli.help import help_of
+from sslkit.methods import SimCLR
 
 CONFIG = ["pretrain", "--config", "simclr_shapes", "--trainer.accelerator", "cpu"]
 TINY = [
@@ -162,6 +165,22 @@ def test_bad_input_gets_one_line_and_code_2(argv, said, capsys, tmp_path, monkey
     assert len([line for line in lines if line.strip()]) == 1
     assert lines[-1].startswith("sslkit: error: ")
     assert said in lines[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_ends_a_profile_without_a_trace(capsys, tmp_path, monkeypatch):
+    objective = SimCLR.objective
+
+    def pressed(method, batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        return objective(method, batch)
+
+    monkeypatch.setattr(SimCLR, "objective", pressed)
+    monkeypatch.chdir(tmp_path)
+    assert main([*TINY, "--profile-step", "3"]) == 130
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in error
     assert not list(tmp_path.iterdir())
 
 
