@@ -3,8 +3,9 @@
     python eval/views_downstream.py --epochs 2 --seeds 0 1 2
 
 Backbone, optimiser, loss and views are those of `simclr_cifar10_cpu` before the search of
-`eval/recipe.py`, the budget is equal, and only who makes the views differs: `SimCLRViews`, or torchvision v2 image by image
-with the same parameters. Scores are kNN and linear accuracies on the test split in percent.
+`eval/recipe.py`, the budget is equal, and only who makes the views differs: `SimCLRViews`, or
+torchvision v2 image by image with the same parameters. Scores are kNN and linear accuracies on the
+test split in percent.
 """
 
 import argparse
