@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks import time_to_accuracy
+from benchmarks import curves
 from markdown_tables import markdown
 from recipe import mean_gain, words
 
@@ -50,7 +50,7 @@ def steps(record: dict[str, Any]) -> str:
 def side_by_side(record: dict[str, Any]) -> str:
     """What `eval/benchmarks/time_to_accuracy.py` found: a row an arm and budget."""
     lightly = record["versions"]["lightly"]
-    return f"{time_to_accuracy.table(record)}\n\nlightly {lightly}. {measured(record)}"
+    return f"{curves.table(record)}\n\nlightly {lightly}. {measured(record)}"
 
 
 def recipe(record: dict[str, Any]) -> str:

@@ -59,7 +59,7 @@ def options(folder, *more):
 
 
 def test_a_crossing_by_hand(benchmark):
-    reached = benchmark["reached"]
+    reached = benchmark["summary"].__globals__["reached"]
     curve = [[10.0, 30.0], [20.0, 50.0], [30.0, 40.0], [40.0, 60.0]]
     assert reached(curve, 45.0) == 17.5  # three quarters of the way from 10 to 20
     assert reached(curve, 50.0) == 20.0
@@ -115,7 +115,7 @@ def run(arm, budget, seed, *curve, rate=100.0):
 
 
 def test_a_summary_by_hand(benchmark):
-    lightly, same, recipe = benchmark["ARMS"]
+    lightly, same, recipe = benchmark["summary"].__globals__["ARMS"]
     runs = [
         run(lightly, 60.0, 0, (30.0, 40.0), (61.0, 49.0)),
         run(lightly, 60.0, 1, (30.0, 40.0), (59.0, 51.0)),  # 50 % after 60 s on average
@@ -161,7 +161,7 @@ def job(arm, folder, benchmark):
 
 def test_all_arms_train_the_same_weights_on_the_same_images(benchmark, cifar, monkeypatch):
     """Twelve steps of each, and what there is at the start and in every step."""
-    arms = benchmark["ARMS"]
+    arms = benchmark["summary"].__globals__["ARMS"]
     kept, weights, rates, seen = {}, {}, {arm: [] for arm in arms}, {arm: [] for arm in arms}
 
     def timed(self, train, model, batch, views):
@@ -279,7 +279,7 @@ def drawn(benchmark, monkeypatch):
         if len(asked) == 4:
             raise KeyboardInterrupt
         t = job["budget"]
-        final = 40.0 + 10 * benchmark["ARMS"].index(job["arm"]) + job["seed"]
+        final = 40.0 + 10 * benchmark["summary"].__globals__["ARMS"].index(job["arm"]) + job["seed"]
         return run(*asked[-1], (t / 2, 35.0), (t, final))
 
     monkeypatch.setitem(benchmark, "in_a_process", in_a_process)
@@ -287,7 +287,7 @@ def drawn(benchmark, monkeypatch):
 
 
 def test_a_stopped_record_goes_on(benchmark, cifar, drawn, capsys):
-    lightly, same, recipe = benchmark["ARMS"]
+    lightly, same, recipe = benchmark["summary"].__globals__["ARMS"]
     argv = options(cifar, "--seeds", 0, 1)
     with pytest.raises(KeyboardInterrupt):
         benchmark["main"](argv)
