@@ -3,8 +3,8 @@
 from typing import Any
 
 from benchmarks import curves
+from gains import mean_gain, words
 from markdown_tables import markdown
-from recipe import mean_gain, words
 
 Rows = list[list[str]]
 
@@ -55,6 +55,8 @@ def side_by_side(record: dict[str, Any]) -> str:
 
 def recipe(record: dict[str, Any]) -> str:
     """What `eval/recipe.py` found: a row a change."""
+    if "result" not in record:
+        return "Not measured yet."
     setup, start, result = record["setup"], record["start"], record["result"]
     rows: Rows = [["", "change", "cost of an image", "steps", "kNN", "gain", "gain together", ""]]
 
@@ -75,12 +77,13 @@ def recipe(record: dict[str, Any]) -> str:
         f"As many steps as {setup['seconds']:.0f} s hold on {setup['costs']['hardware']} "
         f"(`step_costs.json`), seeds {', '.join(map(str, setup['seeds']))}; kNN on "
         f"{setup['held out']:,} held-out training images, in percent. Gain: alone, over the start; "
-        "together: of all that helps alone over the same without it. "
+        "together: of what was left when it was last tried, over the same without it. "
     )
     if fresh := setup["seeds to confirm"]:
         gained = mean_gain(result, start, fresh)
         said += f"On seeds that chose nothing ({', '.join(map(str, fresh))}): {gained:+.1f}. "
-    return f"{markdown(rows)}\n\n{said}{measured(record).replace('Measured', 'Trained')}"
+    said += f"{measured(record, 'Trained')} {record.get('note', '')}"
+    return f"{markdown(rows)}\n\n{said.rstrip()}"
 
 
 def accuracies(entry: dict[str, Any], seeds: list[int]) -> str:
@@ -101,6 +104,6 @@ def epochs(record: dict[str, Any]) -> str:
     return f"{markdown(rows)}\n\n{len(log)} epochs in {seconds} s: {scores}. {measured(record)}"
 
 
-def measured(record: dict[str, Any]) -> str:
+def measured(record: dict[str, Any], verb: str = "Measured") -> str:
     torch = record["versions"]["torch"]
-    return f"Measured on {record['hardware']}, torch {torch}: `{record['command']}`."
+    return f"{verb} on {record['hardware']}, torch {torch}: `{record['command']}`."

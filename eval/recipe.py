@@ -2,32 +2,29 @@
 
     python eval/step_costs.py                              # first, on the machine that is meant
     python eval/recipe.py                                  # eval/results/recipe.json and .png
-    python eval/recipe.py --device cuda --jobs 12
-    python eval/recipe.py --seconds 1 --images 512 --held-out 128 --only crop
+    python eval/recipe.py --device cuda --jobs 14
 
-Starts from `simclr_cifar10_cpu` as it was before. Each change of `eval/simclr_recipes.py` is first
-tried alone, and helps if every seed gains and the mean gains `--least` points or more. The best of
-each kind then go together, and while the others do better without one of them, the worst is
-dropped. The result meets the start once more on seeds that chose nothing (`--confirm`). Test images
-choose nothing either: 5,000 training images are held out, and classified by the kNN vote of 10,000
-others.
+Each change of `eval/simclr_recipes.py` is first tried alone on `START`, and helps if every seed
+gains and the mean gains `--least` points or more. The best of each kind then go together, and while
+the others do no worse without one of them, the worst is dropped. The result meets the start once
+more on seeds that chose nothing (`--confirm`). Test images choose nothing either: 5,000 training
+images are held out, and classified by the kNN vote of 10,000 others.
 
 Every run has the same time: as many steps as `--seconds` hold by `step_costs.json`, at what they
-take on two cores. So the runs themselves may be made on any device, and side by side (`--jobs`).
-What computes the same, such as compiling, is only timed, unless it is faster.
+take on two cores. So the runs themselves may be made on any device, and side by side (`--jobs`);
+but a GPU rounds otherwise, Muon's orthogonalisation to bfloat16. What only computes in another way,
+bf16 and compiling, is timed, and run only if it is faster.
 
 The record is written after each run; started again, the script goes on where it was.
 """
 
 import argparse
 import functools
-import io
 import itertools
 import json
 import logging
 import multiprocessing
 import shlex
-import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -37,19 +34,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from measure import RESULTS, provenance
+from gains import Entry, draw, gains, mean_gain, words
+from measure import RESULTS, commit, provenance
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from simclr_recipes import CHANGES, SAME, START, Recipe, images_a_step, simclr
-from step_costs import seconds
+from step_costs import seconds, settings
 from tqdm import tqdm
 
 from sslkit.callbacks import ProgressiveResizing
-from sslkit.dashboard.plots import COLOURS, INK
 from sslkit.data import ArrayDataset, BatchOrder, Loader, load
 from sslkit.evaluation import KNN, extract
-from sslkit.training import keep_freed_memory
-
-Entry = dict[str, Any]  # of the record: a change, its steps and runs
+from sslkit.training import keep_freed_memory, write_atomically
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -64,6 +59,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     pl.seed_everything(job["seed"], verbose=False)
     loader = Loader(train, BatchOrder(len(train), images_a_step(recipe), seed=job["seed"]))
     method = simclr(recipe, job["steps"] / len(loader), job["width"])
+    if recipe["compiled"]:
+        method.backbone.compile(dynamic=False)
     callbacks: list[pl.Callback] = []
     if recipe["sizes"]:
         callbacks.append(ProgressiveResizing(recipe["sizes"], recipe["share"]))
@@ -73,6 +70,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     trainer = pl.Trainer(
         accelerator="gpu" if cuda else "cpu",
         devices=1,
+        precision="bf16-mixed" if recipe["precision"] == "bf16" else "32-true",
         max_steps=job["steps"],
         max_epochs=-1,
         callbacks=callbacks,
@@ -118,18 +116,67 @@ class Search:
         self.record, self.costs, self.pool, self.save = record, costs, pool, save
         self.setup, self.job = record["setup"], job
 
+    def go(self, kinds: list[str]) -> None:
+        record, seeds, least = self.record, self.setup["seeds"], self.setup["least gain"]
+        start = record.setdefault("start", self.entry())
+        for kind in kinds:
+            record["alone"].setdefault(kind, [self.entry(change) for change in CHANGES[kind]])
+        tried = [entry for kind in kinds for entry in record["alone"][kind]]
+        ran = [e for e in tried if not e["change"].keys() <= SAME or e["cost of an image"] < 1]
+        self.make([start, *ran], seeds)
+        for entry in ran:
+            entry["gain"] = mean_gain(entry, start, seeds)
+        helps: dict[str, Entry] = {}
+        for kind in kinds:
+            some = [e for e in record["alone"][kind] if "gain" in e]
+            good = [e for e in some if e["gain"] >= least and min(gains(e, start, seeds)) > 0]
+            if good:
+                helps[kind] = max(good, key=lambda e: e["gain"])
+        kept = self.together({kind: entry["change"] for kind, entry in helps.items()})
+        for kind, entry in helps.items():
+            rounds = [r["without"][kind] for r in record["together"] if kind in r["without"]]
+            entry["gain together"], entry["kept"] = -rounds[-1]["gain"], kind in kept
+        record.setdefault("result", self.entry(*kept.values()))
+        self.make([start, record["result"]], [*seeds, *self.setup["seeds to confirm"]])
+
+    def together(self, changes: dict[str, Recipe]) -> dict[str, Recipe]:
+        """All changes at once, less one after the other that the rest does without."""
+        rounds, seeds = self.record["together"], self.setup["seeds"]
+        for i in itertools.count():
+            if len(rounds) == i:
+                rounds.append({"all": self.entry(*changes.values()), "without": {}})
+            whole, without = rounds[i]["all"], rounds[i]["without"]
+            for kind in changes:
+                others = [change for other, change in changes.items() if other != kind]
+                without.setdefault(kind, self.entry(*others))
+            self.make([whole, *without.values()], seeds)
+            for entry in without.values():
+                entry["gain"] = mean_gain(entry, whole, seeds)
+            worst = max(changes, key=lambda kind: without[kind]["gain"], default=None)
+            if worst is None or without[worst]["gain"] < 0:
+                break
+            changes = {kind: change for kind, change in changes.items() if kind != worst}
+        return changes
+
     def entry(self, *changes: Recipe) -> Entry:
-        """Changes before their runs: what they cost, and the steps that their time has."""
+        """Changes, what they cost, the steps that their time has, and the runs there are."""
         change = {key: value for some in changes for key, value in some.items()}
         recipe = {**START, **change}
         images, step = images_a_step(recipe), seconds(recipe, self.costs)
         start = seconds(START, self.costs) / images_a_step(START)
+        equal = (entry["runs"] for entry in self._entries() if entry["change"] == change)
         return {
             "change": change,
             "cost of an image": float(f"{step / images / start:.4g}"),
             "steps": max(2, round(self.setup["seconds"] / step)),
-            "runs": [],
+            "runs": list(next(equal, [])),
         }
+
+    def _entries(self) -> list[Entry]:
+        record = self.record
+        rounds = [[r["all"], *r["without"].values()] for r in record["together"]]
+        alone = [*record["alone"].values(), [record["start"]] if "start" in record else []]
+        return [entry for entries in (*alone, *rounds) for entry in entries]
 
     def make(self, entries: list[Entry], seeds: list[int]) -> None:
         """The runs that entries lack, the longest first."""
@@ -143,99 +190,20 @@ class Search:
         futures = {
             self.pool.submit(run, {**job, "steps": entry["steps"]}): entry for entry, job in jobs
         }
-        for future in tqdm(as_completed(futures), total=len(futures), unit="run", leave=False):
-            entry = futures[future]
-            entry["runs"] = sorted([*entry["runs"], future.result()], key=lambda r: r["seed"])
-            self.save()
-
-    def go(self, kinds: list[str]) -> None:
-        record, seeds, least = self.record, self.setup["seeds"], self.setup["least gain"]
-        start = record.setdefault("start", self.entry())
-        for kind in kinds:
-            record["alone"].setdefault(kind, [self.entry(change) for change in CHANGES[kind]])
-        tried = [entry for kind in kinds for entry in record["alone"][kind]]
-        ran = [e for e in tried if not e["change"].keys() <= SAME or e["cost of an image"] < 1]
-        self.make([start, *ran], seeds)
-        helps: dict[str, Entry] = {}
-        for entry in ran:
-            entry["gain"] = mean_gain(entry, start, seeds)
-        for kind in kinds:
-            some = [e for e in record["alone"][kind] if "gain" in e]
-            good = [e for e in some if e["gain"] >= least and min(gains(e, start, seeds)) > 0]
-            if good:
-                helps[kind] = max(good, key=lambda e: e["gain"])
-        kept = self.together({kind: entry["change"] for kind, entry in helps.items()}, seeds)
-        for kind, entry in helps.items():
-            rounds = [
-                r["without"][kind]["gain"] for r in record["together"] if kind in r["without"]
-            ]
-            entry["gain together"], entry["kept"] = -rounds[-1], kind in kept
-        result = record.setdefault("result", self.entry(*kept.values()))
-        self.make([start, result], [*seeds, *self.setup["seeds to confirm"]])
-
-    def together(self, changes: dict[str, Recipe], seeds: list[int]) -> dict[str, Recipe]:
-        """All changes at once, less one after the other that the rest does better without."""
-        rounds = self.record["together"]
-        for i in itertools.count():
-            if len(rounds) == i:
-                rounds.append({"all": self.entry(*changes.values()), "without": {}})
-            whole, without = rounds[i]["all"], rounds[i]["without"]
-            for kind in changes:
-                others = [change for other, change in changes.items() if other != kind]
-                without.setdefault(kind, self.entry(*others))
-            self.make([whole, *without.values()], seeds)
-            for entry in without.values():
-                entry["gain"] = mean_gain(entry, whole, seeds)
-            worst = max(changes, key=lambda kind: without[kind]["gain"], default=None)
-            if worst is None or without[worst]["gain"] < 0:
-                return changes
-            changes = {kind: change for kind, change in changes.items() if kind != worst}
-        raise AssertionError
+        try:
+            for future in tqdm(as_completed(futures), total=len(futures), unit="run", leave=False):
+                entry, made = futures[future], {**future.result(), "commit": commit()}
+                entry["runs"] = sorted([*entry["runs"], made], key=lambda r: r["seed"])
+                self.save()
+        except BaseException:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def gains(entry: Entry, before: Entry, seeds: list[int]) -> list[float]:
-    """The differences of accuracy, seed by seed."""
-    was, now = ({run["seed"]: run["accuracy"] for run in e["runs"]} for e in (before, entry))
-    return [now[seed] - was[seed] for seed in seeds]
-
-
-def mean_gain(entry: Entry, before: Entry, seeds: list[int]) -> float:
-    return round(statistics.mean(gains(entry, before, seeds)), 2)
-
-
-def words(change: Recipe) -> str:
-    return ", ".join(f"{key} {value}" for key, value in change.items())
-
-
-def draw(record: dict[str, Any]) -> bytes:
-    """What each change gained alone: a bar for the mean, a dot for each seed."""
-    from matplotlib.figure import Figure
-
-    ran = [entry for entries in record["alone"].values() for entry in entries if "gain" in entry]
-    ran.sort(key=lambda entry: -entry["gain"])
-    figure = Figure(figsize=(8, 1.2 + 0.26 * len(ran)), layout="constrained", dpi=150)
-    ax = figure.subplots()
-    for y, entry in enumerate(ran):
-        colour = COLOURS[0] if entry.get("kept") else "#bdbdc7"
-        found = gains(entry, record["start"], record["setup"]["seeds"])
-        ax.barh(y, entry["gain"], height=0.7, color=colour)
-        ax.plot(found, [y] * len(found), ".", color=INK, markersize=4)
-    ax.axvline(0, color=INK, linewidth=0.8)
-    ax.set_yticks(range(len(ran)), [words(e["change"]) for e in ran], fontsize=8, color=INK)
-    ax.invert_yaxis()
-    ax.set_xlabel("points of kNN accuracy gained in the same time", fontsize=9, color=INK)
-    ax.set_title("blue: kept; grey: dropped; dots: seeds", loc="left", fontsize=9, color=INK)
-    ax.tick_params(length=0, labelsize=8)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
-
-
-def main(argv: list[str] | None = None) -> None:
+def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--seconds", type=float, default=240, help="training time of a run, on two cores")
+    add("--seconds", type=float, default=240.0, help="training time of a run, on two cores")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--confirm", nargs="*", type=int, default=[3, 4, 5], help="seeds for start and result")
     add("--only", nargs="+", choices=CHANGES, default=list(CHANGES), help="kinds of change")
@@ -247,10 +215,32 @@ def main(argv: list[str] | None = None) -> None:
     add("--threads", type=int, default=1, help="of each run")
     add("--results", type=Path, default=RESULTS, help="where the costs are and the record goes")
     args = parser.parse_args(argv)
+    seeds = [*args.seeds, *args.confirm]
+    if len(set(seeds)) < len(seeds):
+        parser.error(f"--seeds and --confirm must differ, not {' '.join(map(str, seeds))}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device")
+    return parser, args
+
+
+def command(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    found = ["python", "eval/recipe.py"]
+    for key, value in vars(args).items():
+        if key != "results" and value != parser.get_default(key):
+            values = value if isinstance(value, list) else [value]
+            found += [f"--{key.replace('_', '-')}", *map(str, values)]
+    return shlex.join(found)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser, args = arguments(argv)
     path, prices = args.results / "recipe.json", args.results / "step_costs.json"
     if not prices.exists():
         parser.error(f"{prices} is not there: run eval/step_costs.py first")
     costs = json.loads(prices.read_text())
+    for part, setting in settings():
+        if not any(setting.items() <= row.items() for row in costs[part]):
+            parser.error(f"{prices} lacks {part} of {setting}: run eval/step_costs.py again")
     setup = {
         "seconds": args.seconds,
         "kinds": args.only,
@@ -262,23 +252,21 @@ def main(argv: list[str] | None = None) -> None:
         "width": costs["width"],
         "costs": {key: costs[key] for key in ("hardware", "commit", "date")},
     }
-    command = ["python", "eval/recipe.py", "--device", args.device, "--jobs", str(args.jobs)]
-    record = {**provenance(shlex.join(command)), "setup": setup, "alone": {}, "together": []}
-    if path.exists():
-        record = json.loads(path.read_text())
-        if record["setup"] != setup:
-            parser.error(f"{path} is of another setup: move it away, or give another --results")
-    if args.device == "cuda":
-        record["hardware"] = torch.cuda.get_device_name()
+    new = {**provenance(command(args, parser)), "setup": setup, "alone": {}, "together": []}
+    record = json.loads(path.read_text()) if path.exists() else new
+    for key in ("setup", "hardware", "versions"):
+        if record[key] != new[key]:
+            parser.error(f"{path} is of other {key}: move it away, or give another --results")
 
     def save() -> None:
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
 
     job = {key: setup[key] for key in ("images", "held out", "width")}
     job |= {"device": args.device, "threads": args.threads}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         Search(record, costs, pool, job, save).go(args.only)
+    save()
     path.with_suffix(".png").write_bytes(draw(record))
     for seeds in filter(None, (args.seeds, args.confirm)):
         gained = mean_gain(record["result"], record["start"], seeds)

@@ -20,7 +20,7 @@ START: Recipe = {
     "share": 0.0,
     "batch": 256,
     "optimizer": "adamw",
-    "lr": 0.002,  # at this batch, whatever it is
+    "lr": 0.002,  # not scaled with the batch
     "weight decay": 1e-4,
     "warm-up": 0.03,  # share of all steps
     "schedule": "cosine",
@@ -60,13 +60,11 @@ CHANGES: dict[str, list[Recipe]] = {
     "bf16": [{"precision": "bf16"}],
     "compiling": [{"compiled": True}],
 }
-SAME = {"precision", "compiled"}  # what computes the same, but for rounding
+SAME = {"precision", "compiled"}  # what only computes in another way
 
 
 class ManyViews(SimCLR):
     """SimCLR with any number of views of an image."""
-
-    n_views = None
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": self.contrast(self.backbone(torch.cat(batch.views)), len(batch.views))}

@@ -1,7 +1,7 @@
 """What the parts of a SimCLR step take on this machine: eval/results/step_costs.json.
 
     python eval/step_costs.py
-    python eval/step_costs.py --width 2 --repeats 1
+    python eval/step_costs.py --width 2 --repeats 1 --results /tmp
 
 Times, at every setting that `eval/recipe.py` tries, views and backbone, then projector and loss,
 then the optimiser, each alone, forward and backward; the least of `--repeats` passes over all of
@@ -12,6 +12,8 @@ same have the same number of steps in the same time. Nothing else may run meanwh
 import argparse
 import itertools
 import json
+import math
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +42,9 @@ def seconds(recipe: Recipe, costs: dict[str, Any]) -> float:
     share = recipe["share"] if small else 0.0
     mean = (1 - share) * full + share * sum(small) / max(1, len(small))
     mean += sum(_found(costs, part, recipe) for part in ("projector and loss", "optimiser"))
-    return mean * costs["whole step"][_kind(recipe)] / costs["whole step"]["eager"]
+    whole = costs["whole step"]
+    ways = ["bf16"] * (recipe["precision"] == "bf16") + ["compiled"] * recipe["compiled"]
+    return mean * math.prod(whole[way] / whole["eager"] for way in ways)
 
 
 def _found(costs: dict[str, Any], part: str, recipe: Recipe) -> float:
@@ -48,10 +52,6 @@ def _found(costs: dict[str, Any], part: str, recipe: Recipe) -> float:
         if all(recipe[key] == value for key, value in row.items() if key != "seconds"):
             return row["seconds"]
     raise KeyError(f"{part} of {recipe}")
-
-
-def _kind(recipe: Recipe) -> str:
-    return "compiled" if recipe["compiled"] else recipe["precision"].replace("float32", "eager")
 
 
 def settings() -> Iterator[tuple[str, Recipe]]:
@@ -140,7 +140,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the record goes")
     args = parser.parse_args(argv)
     keep_freed_memory()
-    record = {**provenance("python eval/step_costs.py"), "width": args.width}
+    words = ["python", "eval/step_costs.py", "--width", str(args.width)]
+    words += ["--repeats", str(args.repeats)]
+    record = {**provenance(shlex.join(words)), "width": args.width}
     kinds = dict.fromkeys(("eager", "bf16", "compiled"), float("inf"))
     rows = [(part, setting, float("inf")) for part, setting in settings()]
     with tqdm(total=args.repeats * (len(rows) + len(kinds)), unit="part") as bar:

@@ -1,4 +1,4 @@
-"""Rewrite what quotes eval/results/: the README's tables and the `Expected` lines of configs.
+"""Rewrite what quotes eval/results/: tables of README and docs, `Expected` lines of configs.
 
 python eval/tables.py          # rewrite
 python eval/tables.py --check  # exit code 1 and the names, if something is stale

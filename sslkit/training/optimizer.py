@@ -94,7 +94,7 @@ class Optimizer:
 
 
 class Float32Muon(Muon):
-    """timm's Muon, but for its bfloat16, which many processors emulate."""
+    """timm's Muon, orthogonalising in float32: many processors emulate bfloat16."""
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         exact = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sslkit.losses.multi_view import nt_xent_multi_view
+
 EVAL = Path(__file__).parents[2] / "eval"
 
 
@@ -80,18 +82,16 @@ def test_every_part_is_timed_with_its_gradients(step_costs, monkeypatch, setting
 
 
 def test_many_views_lose_the_mean_over_pairs(recipe):
-    build, start = recipe["simclr"], recipe["START"]
     torch.manual_seed(0)
-    features = torch.randn(12, 16)
     for loss in ("decoupled", "hard negatives", "NT-Xent"):
-        method = build({**start, "views": 3, "loss": loss}, 1.0, 2)
-        width = method.backbone.feature_dim
-        z = method.projector(features[:, :width].repeat(1, width)[:, :width]).chunk(3)
-        features_in = features[:, :width].repeat(1, width)[:, :width]
-        found = method.contrast(features_in, 3)
+        method = recipe["simclr"]({**recipe["START"], "views": 3, "loss": loss}, 1.0, 2)
+        features = torch.randn(12, method.backbone.feature_dim)
+        z = method.projector(features).chunk(3)
         pairs = [method.loss(z[i], z[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
-        expected = method.loss(*z) if loss == "NT-Xent" else sum(pairs) / 3
-        torch.testing.assert_close(found, expected)
+        expected = sum(pairs) / 3
+        if loss == "NT-Xent":
+            expected = nt_xent_multi_view(list(z), temperature=0.2)
+        torch.testing.assert_close(method.contrast(features, 3), expected)
 
 
 class Told:
@@ -122,14 +122,17 @@ def test_what_only_helps_without_another_is_dropped_alone(recipe, step_costs):
     def accuracy(job):
         r = job["recipe"]
         cold, hard, muon = r["temperature"] == 0.1, r["loss"] == "hard negatives", r["lr"] == 0.006
-        lucky = 0.4 if r["crop"] == 0.08 and job["seed"] != 1 else -0.1 * (r["crop"] == 0.08)
-        return 50 + 3 * cold + 2 * hard - 4 * (cold and hard) + 5 * muon + lucky + job["seed"]
+        lucky = (r["crop"] == 0.08) * (1.0 if job["seed"] != 1 else -0.1)
+        little = 0.2 * (r["jitter"] == 1.0)
+        both = cold and hard
+        return 50 + 3 * cold + 2 * hard - 4 * both + 5 * muon + lucky + little + job["seed"]
 
-    kinds = ["optimiser and its rate", "temperature", "crop", "loss"]
+    kinds = ["optimiser and its rate", "temperature", "crop", "jitter", "loss"]
     record, jobs = search(recipe, step_costs, accuracy, kinds)
     alone = {key: {json.dumps(e["change"]): e for e in of} for key, of in record["alone"].items()}
     assert alone["loss"]['{"loss": "hard negatives"}']["gain"] == 2.0
-    assert alone["crop"]['{"crop": 0.08}']["gain"] == pytest.approx(0.23)
+    assert alone["crop"]['{"crop": 0.08}']["gain"] == 0.63  # one seed loses
+    assert alone["jitter"]['{"jitter": 1.0}']["gain"] == 0.2  # too little
     first, second = record["together"]
     assert list(first["without"]) == ["optimiser and its rate", "temperature", "loss"]
     # Of all three (56): without temperature 57, without loss 58: only the worst of them goes.
@@ -147,12 +150,41 @@ def test_what_only_helps_without_another_is_dropped_alone(recipe, step_costs):
     assert alone["loss"]['{"loss": "hard negatives"}']["kept"] is False
     for entry in (record["start"], record["result"]):
         assert [run["seed"] for run in entry["runs"]] == [0, 1, 2, 3]
-    # All have the time that a hundred steps of 3 seconds... of their own cost hold.
-    assert {job["steps"] for job in jobs} == {33}
+    assert {job["steps"] for job in jobs} == {33}  # of 3 s in 100 s
+    trained = [(json.dumps(job["recipe"]), job["seed"]) for job in jobs]
+    assert len(set(trained)) == len(trained)  # none twice: what was trained before is taken over
     before = json.dumps(record)
     again, jobs = search(recipe, step_costs, accuracy, kinds, json.loads(before))
     assert jobs == []
     assert json.dumps(again) == before
+
+
+def test_a_table_by_hand(recipe, step_costs, monkeypatch):
+    def accuracy(job):
+        cold = job["recipe"]["temperature"] == 0.1
+        return 50.0 + 2 * cold - (job["recipe"]["temperature"] == 0.5) + cold * (job["seed"] == 3)
+
+    record, _ = search(recipe, step_costs, accuracy, ["temperature", "bf16"])
+    record["setup"] |= {"held out": 7, "costs": {"hardware": "a slow one"}}
+    record |= {"hardware": "a quick one", "versions": {"torch": "1"}, "command": "x"}
+    monkeypatch.syspath_prepend(str(EVAL))
+    table = runpy.run_path(str(EVAL / "fast_tables.py"))["recipe"]
+    lines = table(record).splitlines()
+    assert lines[2:] == [
+        "| start |  | 1.00 | 33 | 50.0 50.0 50.0 |  |  |  |",
+        "| temperature | temperature 0.1 | 1.00 | 33 | 52.0 52.0 52.0 | +2.0 | +2.0 | **kept** |",
+        "|  | temperature 0.5 | 1.00 | 33 | 49.0 49.0 49.0 | -1.0 |  | dropped |",
+        "| bf16 | precision bf16 | 5.00 | 7 | only timed |  |  | dropped |",
+        "| result |  | 1.00 | 33 | 52.0 52.0 52.0 | +2.0 |  |  |",
+        "",
+        lines[-1],
+    ]
+    assert "As many steps as 100 s hold on a slow one" in lines[-1]
+    assert (
+        "On seeds that chose nothing (3): +3.0. Trained on a quick one, torch 1: `x`." in lines[-1]
+    )
+    del record["result"]
+    assert table(record) == "Not measured yet."
 
 
 def test_nothing_helps(recipe, step_costs):
@@ -164,25 +196,45 @@ def test_nothing_helps(recipe, step_costs):
     assert slow["steps"] == 7  # 100 / (3 x 5)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{}, {"sizes": [16], "share": 0.5, "EMA": 0.5}, {"views": 4, "loss": "decoupled"}],
-)
-def test_a_run_is_scored_on_images_it_did_not_see(recipe, cifar, change):
+def trained(recipe, monkeypatch, seed=1, **change):
+    """What a run gave, and the trainer and the loader that it made."""
+    made, loaders = [], []
+    trainer, loader = recipe["pl"].Trainer, recipe["Loader"]
+    monkeypatch.setattr(recipe["pl"], "Trainer", lambda **o: made.append(trainer(**o)) or made[-1])
+    monkeypatch.setitem(recipe, "Loader", lambda *a: loaders.append(loader(*a)) or loaders[-1])
     job = {"recipe": {**recipe["START"], "batch": 16, **change}, "steps": 3, "width": 2}
-    job |= {"seed": 1, "images": 100, "held out": 20, "device": "cpu", "threads": 1}
-    threads = torch.get_num_threads()
-    try:
-        found = recipe["run"](job)
-    finally:
-        torch.set_num_threads(threads)
-    assert found["seed"] == 1
-    assert 0 <= found["accuracy"] <= 100
-    assert found["accuracy"] * 20 / 100 == pytest.approx(round(found["accuracy"] * 20 / 100))
-    train, held_out, bank = recipe["data"](100, 20, "cpu")
-    assert (len(train), len(held_out), len(bank)) == (80, 20, 80)
-    whole = recipe["load"]("cifar10", "train").images
-    assert torch.equal(torch.as_tensor(held_out.images), torch.as_tensor(whole[80:100]))
+    job |= {"images": 100, "held out": 20, "device": "cpu", "threads": torch.get_num_threads()}
+    found = recipe["run"]({**job, "seed": seed})
+    del found["seconds of the run"]
+    monkeypatch.setattr(recipe["pl"], "Trainer", trainer)
+    monkeypatch.setitem(recipe, "Loader", loader)
+    return found, made[0], loaders[0]
+
+
+def test_a_run_is_scored_on_images_it_did_not_see(recipe, cifar, monkeypatch):
+    found, trainer, loader = trained(recipe, monkeypatch)
+    assert found.keys() == {"seed", "accuracy"}
+    assert found["accuracy"] / 5 == round(found["accuracy"] / 5)  # of 20 images
+    assert trainer.global_step == 3
+    whole = recipe["load"]("cifar10", "train")
+    held_out, bank = recipe["data"](100, 20, "cpu")[1:]
+    for part, rows in ((loader.dataset, slice(80)), (held_out, slice(80, 100)), (bank, slice(80))):
+        assert torch.equal(torch.as_tensor(part.images), torch.as_tensor(whole.images[rows]))
+        assert torch.equal(torch.as_tensor(part.labels), torch.as_tensor(whole.labels[rows]))
+    assert trained(recipe, monkeypatch)[0] == found
+
+
+def test_a_run_does_what_its_recipe_says(recipe, cifar, monkeypatch):
+    change = {"sizes": [16], "share": 0.5, "EMA": 0.5, "views": 4, "precision": "bf16"}
+    _, trainer, loader = trained(recipe, monkeypatch, **change)
+    assert trainer.precision == "bf16-mixed"
+    assert loader.batch_size == 8
+    (resizing,) = (c for c in trainer.callbacks if type(c).__name__ == "ProgressiveResizing")
+    assert (resizing.sizes, resizing.share) == ([16], 0.5)
+    assert "EMAWeightAveraging" in [type(c).__name__ for c in trainer.callbacks]
+    method = trainer.lightning_module
+    assert len(method.view.augments) == 4
+    assert isinstance(method.loss, recipe["simclr"].__globals__["NTXentLoss"])
 
 
 def test_a_search_from_the_command_line(recipe, step_costs, cifar, monkeypatch, capsys):
@@ -194,6 +246,16 @@ def test_a_search_from_the_command_line(recipe, step_costs, cifar, monkeypatch, 
         recipe["main"](argv)
     assert stopped.value.code == 2
     assert "step_costs.json is not there: run eval/step_costs.py first" in capsys.readouterr().err
+    few = {**priced(step_costs), "optimiser": []}
+    (out / "step_costs.json").write_text(json.dumps(few))
+    with pytest.raises(SystemExit) as stopped:
+        recipe["main"](argv)
+    assert stopped.value.code == 2
+    assert "step_costs.json lacks optimiser of {'optimizer': 'adamw'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        recipe["main"]([*argv, "--seeds", "1"])
+    assert stopped.value.code == 2
+    assert "--seeds and --confirm must differ, not 1 1" in capsys.readouterr().err
     (out / "step_costs.json").write_text(json.dumps(priced(step_costs)))
     monkeypatch.setitem(recipe, "START", {**recipe["START"], "batch": 64})
     monkeypatch.setitem(
@@ -215,4 +277,4 @@ def test_a_search_from_the_command_line(recipe, step_costs, cifar, monkeypatch, 
     with pytest.raises(SystemExit) as stopped:
         recipe["main"]([*argv, "--least", "1"])
     assert stopped.value.code == 2
-    assert "recipe.json is of another setup: move it away" in capsys.readouterr().err
+    assert "recipe.json is of other setup: move it away" in capsys.readouterr().err
