@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from typing import Any, Literal, get_type_hints
 
+import pytorch_lightning as pl
 import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from sslkit.backbones import Backbone
+from sslkit.callbacks import ProgressiveResizing
 from sslkit.cli.arguments import read_configs, values
 from sslkit.data import DataModule
 from sslkit.methods import Method
@@ -126,7 +128,11 @@ def one_line(message: str, own: Sequence[str] = ()) -> str:
         if line and not line.startswith(_NOISE):
             kept.append(line)
     text = " ".join(kept)
+    # Where a callback is wanted, its base is tried too: a class without options.
+    text, based = re.subn(f" ?{_OF_A_CALLBACK}", "", text)
     keys = re.findall(r'Parser key "([\w.]+)"', text)
+    if based and "Problem with" not in text:
+        return f"{keys[0]} has no callback yet: put --{keys[0]}+=NAME before its options"
     if found := re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", text):
         path, option = found.groups()
         choices = list(inspect.signature(_class(path)).parameters)
@@ -135,6 +141,8 @@ def one_line(message: str, own: Sequence[str] = ()) -> str:
         key = keys[-1] if keys else ""
         base = {"backbone": Backbone, "view": View}.get(key, Method)
         names = [kind.__name__ for kind in _concrete(base)]
+        if key == "trainer.callbacks":
+            names = sorted([*pl.callbacks.__all__, ProgressiveResizing.__name__])
         taker = re.search(r"class_path '([\w.]+)':", text)
         if taker and found[1] in names:  # a class that there is, but this is no place for it
             names = [
@@ -152,7 +160,12 @@ def one_line(message: str, own: Sequence[str] = ()) -> str:
     return text
 
 
+_OF_A_CALLBACK = (
+    r"Problem with given class_path 'pytorch_lightning\.Callback': Option '\w+' is not accepted"
+)
 _NOISE = (
+    "a class path (str)",
+    "a dict with",
     "Not a valid subclass of",
     "Subclass types expect",
     "Subtypes:",
@@ -165,8 +178,9 @@ _NOISE = (
 
 def _wanted(key: str, expected: str, given: str | None) -> str:
     names = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-    kinds = [names.get(kind, kind) for kind in re.findall(r"<class '(\w+)'>", expected)]
-    if choices := re.findall(r"'([\w.-]+)'", re.sub(r"<class '\w+'>", "", expected)):
+    names["collections.abc.Sequence"] = "a list"
+    kinds = [names.get(kind, kind) for kind in re.findall(r"<class '([\w.]+)'>", expected)]
+    if choices := re.findall(r"'([\w.-]+)'", re.sub(r"<class '[\w.]+'>", "", expected)):
         kinds = [f"one of {', '.join(choices)}"]
     return f"{key} must be {' or '.join(dict.fromkeys(kinds))}{f', not {given}' if given else ''}"
 

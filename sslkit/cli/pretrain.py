@@ -19,7 +19,6 @@ from sslkit.callbacks import (
     FiniteLoss,
     OnlineSignals,
     Progress,
-    ProgressiveResizing,
     SafeInterrupt,
     Throughput,
 )
@@ -35,7 +34,7 @@ from sslkit.cli.run_folder import (
     name_of,
     refuse_existing,
 )
-from sslkit.cli.trainer import listed, trainer_of
+from sslkit.cli.trainer import checked_resizing, listed, trainer_of
 from sslkit.dashboard import CSVLogger, PictureSheets, wandb_logger, write_report
 from sslkit.data import BatchOrder
 from sslkit.training import (
@@ -90,9 +89,7 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
             data.setup("fit")
             BatchOrder(len(data.dataset), data.batch_size, world_size=trainer.world_size)
             method.prepare(data.dataset, data.batch_size, trainer.world_size)
-            for callback in trainer.callbacks:
-                if isinstance(callback, ProgressiveResizing):
-                    callback.check(method)
+            checked_resizing(trainer.callbacks, method)
             if not resume:
                 stack.enter_context(held(run_dir, new=True))
             _begin(cli, trainer, run_dir, checkpoint)

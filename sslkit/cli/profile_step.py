@@ -13,7 +13,6 @@ from sslkit.callbacks import (
     CompiledBackbone,
     FiniteLoss,
     Progress,
-    ProgressiveResizing,
     StepProfile,
     Throughput,
 )
@@ -21,7 +20,7 @@ from sslkit.cli import STARTED
 from sslkit.cli.arguments import values, with_config_files, without
 from sslkit.cli.config import PretrainCLI, parse
 from sslkit.cli.run_folder import name_of
-from sslkit.cli.trainer import listed, trainer_of
+from sslkit.cli.trainer import checked_resizing, listed, trainer_of
 from sslkit.dashboard import step_bars
 from sslkit.training import write_atomically
 
@@ -99,10 +98,8 @@ def _trainer(cli: PretrainCLI, profile: StepProfile, steps: int) -> pl.Trainer:
             "--profile-step times steps of one batch: leave out trainer.accumulate_grad_batches"
         )
     least = 1.0  # the part of the steps that have a size
-    for callback in listed(given.callbacks):
-        if isinstance(callback, ProgressiveResizing):
-            callback.check(cli.model)
-            least = min(callback.share / len(callback.sizes), 1 - callback.share)
+    if resizing := checked_resizing(listed(given.callbacks), cli.model):
+        least = min(resizing.share / len(resizing.sizes), 1 - resizing.share)
     own = [*[CompiledBackbone()] * cli.config.compile, Progress(), Throughput(), FiniteLoss()]
     return trainer_of(
         cli,

@@ -1,11 +1,14 @@
 """The trainer of a configuration, with what a command adds."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from sslkit.callbacks import ProgressiveResizing
 from sslkit.cli.config import PretrainCLI
+from sslkit.methods.base import Method
 
 
 def trainer_of(cli: PretrainCLI, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
@@ -31,6 +34,23 @@ def trainer_of(cli: PretrainCLI, callbacks: list[pl.Callback], **options: Any) -
         )
     except (MisconfigurationException, ValueError) as error:
         raise ValueError(f"trainer: {error}") from error
+
+
+def checked_resizing(callbacks: Iterable[Any], method: Method) -> ProgressiveResizing | None:
+    """The ``ProgressiveResizing`` among callbacks, if there is one.
+
+    Raises:
+        ValueError: there are several, or it does not suit the method.
+    """
+    found = [callback for callback in callbacks if isinstance(callback, ProgressiveResizing)]
+    if len(found) > 1:
+        raise ValueError(
+            f"ProgressiveResizing is {len(found)} times among trainer.callbacks, which takes one: "
+            "the config has one already, or it was given twice"
+        )
+    for callback in found:
+        callback.check(method)
+    return found[0] if found else None
 
 
 def listed(given: Any) -> list[Any]:

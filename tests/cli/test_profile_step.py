@@ -153,6 +153,20 @@ NOT_STEPS = "--profile-step takes a number of steps, 1 or more, not "
             ["--profile-step", "3", *SIZES, "[8,32]"],
             "takes sizes below the view's 32, not [8, 32]",
         ),
+        (
+            ["--profile-step", "3", *SIZES, "[8]", *SIZES, "[9]"],
+            "ProgressiveResizing is 2 times among trainer.callbacks, which takes one",
+        ),
+        (["--profile-step", "3", *SIZES, "8"], "trainer.callbacks.sizes must be a list, not 8"),
+        (["--profile-step", "3", *SIZES, "[8.5]"], "sizes must be a whole number, not 8.5"),
+        (
+            ["--profile-step", "3", SIZES[1], "[8]"],
+            "no callback yet: put --trainer.",
+        ),
+        (
+            ["--profile-step", "3", f"{SIZES[0]}s"],
+            "(did you mean ProgressiveResizing?); choose",
+        ),
         (["--profile-step", "3", *SIZES, "[]"], "one size or more of at least 1 pixel"),
     ],
 )
