@@ -4,6 +4,8 @@ import io
 import statistics
 from typing import Any
 
+import numpy as np
+
 from sslkit.dashboard.plots import COLOURS, INK
 
 Entry = dict[str, Any]  # of the record: a change, its steps and runs
@@ -35,12 +37,15 @@ def draw(record: Entry) -> bytes:
         colour = COLOURS[0] if entry.get("kept") else "#bdbdc7"
         found = gains(entry, record["start"], record["setup"]["seeds"])
         ax.barh(y, entry["gain"], height=0.7, color=colour)
-        ax.plot(found, [y] * len(found), ".", color=INK, markersize=4)
+        ax.plot(found, y + 0.18 * np.arange(-1, len(found) - 1), ".", color=INK, markersize=4)
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yticks(range(len(ran)), [words(e["change"]) for e in ran], fontsize=8, color=INK)
     ax.invert_yaxis()
     ax.set_xlabel("points of kNN accuracy gained in the same time", fontsize=9, color=INK)
-    ax.set_title("blue: kept; grey: dropped; dots: seeds", loc="left", fontsize=9, color=INK)
+    seeds = record["setup"]["seeds"]
+    start = statistics.mean(r["accuracy"] for r in record["start"]["runs"] if r["seed"] in seeds)
+    title = f"each change alone, over {start:.1f} % of the start; blue: kept together; dots: seeds"
+    ax.set_title(title, loc="left", fontsize=9, color=INK)
     ax.tick_params(length=0, labelsize=8)
     ax.spines[["top", "right", "left"]].set_visible(False)
     out = io.BytesIO()

@@ -11,11 +11,13 @@ rewrites the README's table.
 import argparse
 import csv
 import json
+import math
 import shlex
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -154,6 +156,33 @@ def provenance(command: str) -> dict[str, Any]:
         "hardware": hardware(),
         "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def at_least(least: float, kind: type = int) -> Callable[[str], Any]:
+    """The type of an option that is a finite number, this or more."""
+
+    def number(text: str) -> Any:
+        if not least <= (value := kind(text)) < math.inf:
+            raise argparse.ArgumentTypeError(f"must be {least} or more, not {text}")
+        return value
+
+    number.__name__ = kind.__name__
+    return number
+
+
+def read_record(path: Path, *keys: str) -> dict[str, Any]:
+    """A record that another run has left.
+
+    Raises:
+        ValueError: the file is no such record.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no record, not even JSON: move it away") from error
+    if not isinstance(record, dict) or not record.keys() >= set(keys):
+        raise ValueError(f"{path} is no record with {', '.join(keys)}: move it away")
+    return record
 
 
 def commit() -> str:

@@ -35,10 +35,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from gains import Entry, draw, gains, mean_gain, words
-from measure import RESULTS, commit, provenance
+from measure import RESULTS, at_least, commit, provenance, read_record
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from simclr_recipes import CHANGES, SAME, START, Recipe, images_a_step, simclr
-from step_costs import seconds, settings
+from step_costs import PARTS, seconds, settings
 from tqdm import tqdm
 
 from sslkit.callbacks import ProgressiveResizing
@@ -203,21 +203,34 @@ class Search:
 def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--seconds", type=float, default=240.0, help="training time of a run, on two cores")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--confirm", nargs="*", type=int, default=[3, 4, 5], help="seeds for start and result")
+    add(
+        "--seconds",
+        type=at_least(1, float),
+        default=240.0,
+        help="of training a run, on two cores",
+    )
+    add("--seeds", nargs="+", type=at_least(0), default=[0, 1, 2])
+    add(
+        "--confirm",
+        nargs="*",
+        type=at_least(0),
+        default=[3, 4, 5],
+        help="seeds of start and result",
+    )
     add("--only", nargs="+", choices=CHANGES, default=list(CHANGES), help="kinds of change")
-    add("--least", type=float, default=0.3, help="points that a change must gain")
-    add("--images", type=int, help="of the training split; by default all")
-    add("--held-out", type=int, default=5000, help="of those, the last, to choose on")
+    add("--least", type=at_least(0, float), default=0.3, help="points that a change must gain")
+    add("--images", type=at_least(2), help="of the training split; by default all")
+    add("--held-out", type=at_least(1), default=5000, help="of those, the last, to choose on")
     add("--device", choices=["cpu", "cuda"], default="cpu")
-    add("--jobs", type=int, default=1, help="runs side by side")
-    add("--threads", type=int, default=1, help="of each run")
-    add("--results", type=Path, default=RESULTS, help="where the costs are and the record goes")
+    add("--jobs", type=at_least(1), default=1, help="runs side by side")
+    add("--threads", type=at_least(1), default=1, help="of each run")
+    add("--results", type=Path, default=RESULTS, help="folder of costs and record")
     args = parser.parse_args(argv)
     seeds = [*args.seeds, *args.confirm]
     if len(set(seeds)) < len(seeds):
         parser.error(f"--seeds and --confirm must differ, not {' '.join(map(str, seeds))}")
+    if args.images and args.images <= args.held_out:
+        parser.error(f"--images {args.images} leaves none beside --held-out {args.held_out}")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device")
     return parser, args
@@ -237,7 +250,11 @@ def main(argv: list[str] | None = None) -> None:
     path, prices = args.results / "recipe.json", args.results / "step_costs.json"
     if not prices.exists():
         parser.error(f"{prices} is not there: run eval/step_costs.py first")
-    costs = json.loads(prices.read_text())
+    try:
+        costs = read_record(prices, "width", "whole step", *PARTS)
+        old = read_record(path, "setup", "hardware", "versions") if path.exists() else None
+    except ValueError as error:
+        parser.error(str(error))
     for part, setting in settings():
         if not any(setting.items() <= row.items() for row in costs[part]):
             parser.error(f"{prices} lacks {part} of {setting}: run eval/step_costs.py again")
@@ -253,7 +270,7 @@ def main(argv: list[str] | None = None) -> None:
         "costs": {key: costs[key] for key in ("hardware", "commit", "date")},
     }
     new = {**provenance(command(args, parser)), "setup": setup, "alone": {}, "together": []}
-    record = json.loads(path.read_text()) if path.exists() else new
+    record = old or new
     for key in ("setup", "hardware", "versions"):
         if record[key] != new[key]:
             parser.error(f"{path} is of other {key}: move it away, or give another --results")

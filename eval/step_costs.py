@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import RESULTS, provenance
+from measure import RESULTS, at_least, provenance
 from simclr_recipes import CHANGES, START, Recipe, images_a_step, simclr
 from tqdm import tqdm
 
@@ -135,10 +135,12 @@ def _second(call: Callable[[], object]) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=int, default=16, help="of ResNet-9")
-    parser.add_argument("--repeats", type=int, default=3, help="passes over all parts")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the record goes")
+    add = parser.add_argument
+    add("--width", type=at_least(1), default=16, help="of ResNet-9")
+    add("--repeats", type=at_least(1), default=3, help="passes over all parts")
+    add("--results", type=Path, default=RESULTS, help="folder of the record")
     args = parser.parse_args(argv)
+    args.results.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     words = ["python", "eval/step_costs.py", "--width", str(args.width)]
     words += ["--repeats", str(args.repeats)]
@@ -156,7 +158,6 @@ def main(argv: list[str] | None = None) -> None:
     for part in PARTS:
         record[part] = [{**s, "seconds": _short(t)} for p, s, t in rows if p == part]
     record["whole step"] = {kind: _short(least) for kind, least in kinds.items()}
-    args.results.mkdir(parents=True, exist_ok=True)
     path = args.results / "step_costs.json"
     path.write_text(json.dumps(record, indent=2) + "\n")
     total = seconds(START, record)

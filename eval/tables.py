@@ -4,6 +4,7 @@ python eval/tables.py          # rewrite
 python eval/tables.py --check  # exit code 1 and the names, if something is stale
 """
 
+import argparse
 import json
 import re
 import sys
@@ -17,15 +18,17 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "eval" / "results"
 
 
-def main(argv: list[str]) -> int:
-    stale = []
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="rewrite nothing")
+    check, stale = parser.parse_args(argv).check, []
     for path, text in rewritten().items():
         if path.read_text() != text:
             stale.append(str(path.relative_to(ROOT)))
-            if "--check" not in argv:
+            if not check:
                 path.write_text(text)
     print(f"stale: {', '.join(stale)}" if stale else "all is current")
-    return 1 if stale and "--check" in argv else 0
+    return 1 if stale and check else 0
 
 
 def rewritten() -> dict[Path, str]:
@@ -60,4 +63,4 @@ def between(name: str, new: str, text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -66,7 +66,7 @@ def table(record: Record) -> str:
         if entry := record["summary"]["ours"].get(name):
             times = entry["seconds to lightly's accuracy"].values()
             row[-2] = " ".join("never" if t is None else f"{t:.1f}" for t in times)
-            row[-1] = f"{entry['times sooner']:.2f} times" if entry["times sooner"] else ""
+            row[-1] = f"{entry['times sooner']:.3g} times" if entry["times sooner"] else ""
         rows.append(row)
     return markdown(rows)
 
@@ -97,7 +97,8 @@ def draw(record: Record, path: Path) -> None:
             there = found["lightly's seconds"] / sooner
             axes.plot(there, target, "D", color=INK, ms=7, mfc=colour, zorder=4)
     axes.set(xlabel="seconds of training", ylabel="kNN accuracy, %", xlim=(0, None))
-    axes.set_title(f"CIFAR-10, held-out training images; {record['hardware']}", fontsize=10)
+    title = f"CIFAR-10, held-out training images; {record['hardware']}; thin: each seed"
+    axes.set_title(title, fontsize=10)
     axes.grid(color=GRID, lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)

@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from markdown_tables import markdown
-from measure import RESULTS, provenance
+from measure import RESULTS, at_least, provenance, read_record
 
 from sslkit.callbacks import FiniteLoss, StepProfile, Throughput
 from sslkit.cli.arguments import with_config_files
@@ -191,11 +191,12 @@ def fitted(
 ) -> float:
     """Images a second of the steps after the warm-up."""
     timer = Timer(args.warmup)
+    more = 1 if profile else 0  # whose first step ends where its first interval begins
     trainer = pl.Trainer(
         accelerator="gpu" if args.device == "cuda" else "cpu",
         devices=1,
         precision=precision(args.device),
-        max_steps=args.warmup + args.steps,
+        max_steps=args.warmup + args.steps + more,
         callbacks=[Throughput(), FiniteLoss(), timer],
         profiler=profile,
         logger=False,
@@ -265,16 +266,6 @@ def table(cells: list[dict[str, Any]]) -> str:
     return markdown(rows)
 
 
-def at_least(least: int) -> Any:
-    def number(text: str) -> int:
-        if (value := int(text)) < least:
-            raise argparse.ArgumentTypeError(f"must be {least} or more, not {text}")
-        return value
-
-    number.__name__ = "int"
-    return number
-
-
 def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, str]:
     """The options, and the command that repeats them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -289,7 +280,7 @@ def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, str]:
     add("--turns", type=at_least(1), default=3, help="of the bare loop and Lightning's")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", default=device, choices=["cpu", "cuda"])
-    add("--results", type=Path, default=RESULTS, help="where the record goes")
+    add("--results", type=Path, default=RESULTS, help="folder of the record")
     add("--draw", type=Path, metavar="FILE", help="draw this record, and measure nothing")
     args = parser.parse_args(argv)
     args.config = args.config or CONFIGS[args.device]
@@ -302,6 +293,11 @@ def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, str]:
     args.batches = args.batches or [cli.datamodule.batch_size]
     if args.draw and not args.draw.is_file():
         parser.error(f"--draw: no record {args.draw}")
+    try:
+        if args.draw:
+            read_record(args.draw, "cells", "hardware", "precision")
+    except ValueError as error:
+        parser.error(f"--draw: {error}")
     if max(args.batches) > args.images:
         parser.error(f"--batches: {max(args.batches)} is more than the {args.images} --images")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -319,15 +315,15 @@ def main(argv: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
     torch.backends.cudnn.benchmark = True
     if args.draw:
-        args.draw.with_suffix(".png").write_bytes(draw(json.loads(args.draw.read_text())))
+        args.draw.with_suffix(".png").write_bytes(draw(read_record(args.draw)))
         print(args.draw.with_suffix(".png"))
         return
     started = time.perf_counter()
     cells: list[dict[str, Any]] = []
     record: dict[str, Any] = {**provenance(command), "config": args.config}
     record |= {"precision": precision(args.device), "cells": cells}
-    record["seconds to the first step"] = first_step(args.config, args.device)
     args.results.mkdir(parents=True, exist_ok=True)
+    record["seconds to the first step"] = first_step(args.config, args.device)
     path = args.results / ("step_cuda.json" if args.device == "cuda" else "step.json")
     images: Tensor = torch.randint(0, 256, (args.images, 3, 32, 32), dtype=torch.uint8)
     data = ArrayDataset(images).to(args.device)

@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.curves import LIGHTLY, RECIPE, SAME, Curve, Record, draw, summary, table
-from measure import RESULTS, commit, provenance
+from measure import RESULTS, at_least, commit, provenance, read_record
 
 # What one arm needs and another does not is imported where it does: it counts for that arm.
 
@@ -305,24 +305,20 @@ def in_a_process(job: Record) -> Record:
 
 def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = functools.partial(parser.add_argument, type=int)
-    add("--seconds", type=float, default=600.0, help="training time of a run")
-    add("--fractions", nargs="+", default=[1, 3], help="ours train for SECONDS over each of these")
-    add("--points", default=8, help="of a curve")
-    add("--seeds", nargs="+", default=[0, 1, 2])
-    add("--config", type=str, default="simclr_cifar10_cpu", help="our recipe, and the backbone")
-    add("--width", help="of the backbone; by default the config's")
-    add("--batch", default=256, help="of lightly and of the same settings")
-    add("--images", default=50_000, help="of the training split")
-    add("--held-out", default=5000, help="of those, the last, to judge by")
-    add("--device", type=str, default="cpu", choices=["cpu", "cuda"])
-    add("--results", type=Path, default=RESULTS, help="where the record goes")
+    add = parser.add_argument
+    add("--seconds", type=at_least(0.1, float), default=600.0, help="training time of a run")
+    words = "ours train for SECONDS over each of these"
+    add("--fractions", nargs="+", type=at_least(1), default=[1, 3], help=words)
+    add("--points", type=at_least(1), default=8, help="of a curve")
+    add("--seeds", nargs="+", type=at_least(0), default=[0, 1, 2])
+    add("--config", default="simclr_cifar10_cpu", help="our recipe, and the backbone")
+    add("--width", type=at_least(1), help="of the backbone; by default the config's")
+    add("--batch", type=at_least(2), default=256, help="of lightly and of the same settings")
+    add("--images", type=at_least(2), default=50_000, help="of the training split")
+    add("--held-out", type=at_least(1), default=5000, help="of those, the last, to judge by")
+    add("--device", default="cpu", choices=["cpu", "cuda"])
+    add("--results", type=Path, default=RESULTS, help="folder of the record")
     args = parser.parse_args(argv)
-    least = {"seconds": 0.1, "fractions": 1, "points": 1, "batch": 2, "held_out": 1}
-    for key, value in least.items():
-        given = getattr(args, key)
-        if not min(given if isinstance(given, list) else [given]) >= value:
-            parser.error(f"--{key.replace('_', '-')} must be {value} or more, not {given}")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device")
     return parser, args
@@ -380,7 +376,10 @@ def main(argv: list[str] | None = None) -> None:
     record = {**provenance(command(args, parser)), "settings": needed["settings"], "runs": []}
     record["versions"]["lightly"] = version("lightly")
     if path.exists():
-        old, new = json.loads(path.read_text()), record
+        try:
+            old, new = read_record(path, "settings", "hardware", "versions", "runs"), record
+        except ValueError as error:
+            parser.error(str(error))
         for key in ("settings", "hardware", "versions"):
             if old[key] != new[key]:
                 parser.error(f"{path} is of other {key}: move it away, or give another --results")

@@ -246,6 +246,12 @@ def test_a_search_from_the_command_line(recipe, step_costs, cifar, monkeypatch, 
         recipe["main"](argv)
     assert stopped.value.code == 2
     assert "step_costs.json is not there: run eval/step_costs.py first" in capsys.readouterr().err
+    for text, said in (("[", "no record, not even JSON"), ("{}", "no record with width, whole")):
+        (out / "step_costs.json").write_text(text)
+        with pytest.raises(SystemExit) as stopped:
+            recipe["main"](argv)
+        assert stopped.value.code == 2
+        assert said in capsys.readouterr().err
     few = {**priced(step_costs), "optimiser": []}
     (out / "step_costs.json").write_text(json.dumps(few))
     with pytest.raises(SystemExit) as stopped:
@@ -274,6 +280,11 @@ def test_a_search_from_the_command_line(recipe, step_costs, cifar, monkeypatch, 
     assert record["start"]["steps"] == 3
     assert (out / "recipe.png").read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.splitlines()[-1] == str(out / "recipe.json")
+    for option, value in (("--seconds", "nan"), ("--jobs", "0"), ("--images", "40")):
+        with pytest.raises(SystemExit) as stopped:
+            recipe["main"]([*argv, option, value])
+        assert stopped.value.code == 2
+        assert option in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(SystemExit) as stopped:
         recipe["main"]([*argv, "--least", "1"])
     assert stopped.value.code == 2

@@ -100,6 +100,7 @@ def test_the_table_by_hand(step):
         (["--optimizers", "adam"], "invalid choice: 'adam'"),
         (["--config", "simclr_cifar"], "no config 'simclr_cifar' (did you mean simclr_cifar10?)"),
         (["--draw", "nowhere.json"], "no record nowhere.json"),
+        (["--draw", __file__], "is no record, not even JSON"),
         (["--steps", "many"], "invalid int value: 'many'"),
     ],
 )

@@ -319,10 +319,12 @@ def test_a_stopped_record_goes_on(benchmark, cifar, drawn, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--seconds", "0"], "--seconds must be 0.1 or more, not 0.0"),
-        (["--seconds", "nan"], "--seconds must be 0.1 or more, not nan"),
-        (["--fractions", "1", "0"], "--fractions must be 1 or more, not [1, 0]"),
-        (["--points", "0"], "--points must be 1 or more, not 0"),
+        (["--seconds", "0"], "argument --seconds: must be 0.1 or more, not 0"),
+        (["--seconds", "nan"], "argument --seconds: must be 0.1 or more, not nan"),
+        (["--fractions", "1", "0"], "argument --fractions: must be 1 or more, not 0"),
+        (["--points", "0"], "argument --points: must be 1 or more, not 0"),
+        (["--width", "0"], "argument --width: must be 1 or more, not 0"),
+        (["--seeds", "-1"], "argument --seeds: must be 0 or more, not -1"),
         (["--held-out", "200"], "without --held-out 200 no fewer than a batch of 32"),
         (["--batch", "161"], "no fewer than a batch of 161"),
         (["--images", "201"], "--images 201 must be no more than the 200 there are"),
