@@ -191,7 +191,11 @@ def test_ctrl_c_ends_a_profile_without_a_trace(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SimCLR, "objective", pressed)
     monkeypatch.chdir(tmp_path)
-    assert main([*TINY, "--profile-step", "3"]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which nohup would ignore
+    try:
+        assert main([*TINY, "--profile-step", "3"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     out, error = capsys.readouterr()
     assert out == ""
     assert "Traceback" not in error

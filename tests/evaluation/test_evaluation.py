@@ -67,6 +67,7 @@ def test_layers_are_means_over_the_cells_of_a_grid():
 
 
 def test_evaluate_layers_scores_each(few_test_images):
+    torch.manual_seed(0)
     results = evaluate_layers(ResNet9(4), EvaluationView(32), "shapes", ["knn"], limit=300)
     assert [r["layer"] for r in results] == ["stem", "stage1", "stage2", "stage3"]
     whole = evaluate(ResNet9(4), EvaluationView(32), "shapes", ["knn"], limit=300)
