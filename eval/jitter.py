@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import torch
-from measure import RESULTS, provenance
+from records import RESULTS, provenance
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 

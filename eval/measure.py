@@ -11,23 +11,16 @@ rewrites the README's table.
 import argparse
 import csv
 import json
-import math
 import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-
-RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("sslkit", "torch", "torchvision", "pytorch-lightning", "kornia", "faiss-cpu")
+from records import RESULTS, provenance
 
 
 def main() -> None:
@@ -145,65 +138,6 @@ def epochs(folder: Path) -> list[dict[str, float]]:
             epoch = last.setdefault(int(row["epoch"]), {"epoch": int(row["epoch"])})
             epoch.update({k: float(f"{v:.4g}") for k, v in values.items()})
     return list(last.values())
-
-
-def provenance(command: str) -> dict[str, Any]:
-    """What stands beside every number: when, by what, on what it was measured."""
-    return {
-        "command": command,
-        "date": date.today().isoformat(),
-        "commit": commit(),
-        "hardware": hardware(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-
-
-def at_least(least: float, kind: type = int) -> Callable[[str], Any]:
-    """The type of an option that is a finite number, this or more."""
-
-    def number(text: str) -> Any:
-        if not least <= (value := kind(text)) < math.inf:
-            raise argparse.ArgumentTypeError(f"must be {least} or more, not {text}")
-        return value
-
-    number.__name__ = kind.__name__
-    return number
-
-
-def read_record(path: Path, *keys: str) -> dict[str, Any]:
-    """A record that another run has left.
-
-    Raises:
-        ValueError: the file is no such record.
-    """
-    try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is no record, not even JSON: move it away") from error
-    if not isinstance(record, dict) or not record.keys() >= set(keys):
-        raise ValueError(f"{path} is no record with {', '.join(keys)}: move it away")
-    return record
-
-
-def commit() -> str:
-    """The commit measured, with `-dirty` where the tree differs from it, results apart."""
-
-    def git(*command: str) -> str:
-        done = subprocess.run(["git", *command], cwd=RESULTS.parent, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "-uno", "--", ":/", ":(top,exclude)eval/results")
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
-
-
-def hardware() -> str:
-    """The accelerator's name, or the processor's with its cores."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    name = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "CPU")
-    return f"{name}, {torch.get_num_threads()} cores"
 
 
 if __name__ == "__main__":

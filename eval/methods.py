@@ -14,7 +14,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from measure import RESULTS, pretrained, sslkit
+from measure import pretrained, sslkit
+from records import RESULTS
 
 from sslkit.training import load_backbone
 

@@ -24,7 +24,6 @@ import itertools
 import json
 import logging
 import multiprocessing
-import shlex
 import time
 import warnings
 from collections.abc import Callable
@@ -35,14 +34,22 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from gains import Entry, draw, gains, mean_gain, words
-from measure import RESULTS, at_least, commit, provenance, read_record
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from records import (
+    RESULTS,
+    at_least,
+    command_line,
+    commit,
+    held_out_cifar10,
+    provenance,
+    read_record,
+)
 from simclr_recipes import CHANGES, SAME, START, Recipe, images_a_step, simclr
 from step_costs import PARTS, seconds, settings
 from tqdm import tqdm
 
 from sslkit.callbacks import ProgressiveResizing
-from sslkit.data import ArrayDataset, BatchOrder, Loader, load
+from sslkit.data import ArrayDataset, BatchOrder, Loader
 from sslkit.evaluation import KNN, extract
 from sslkit.training import keep_freed_memory, write_atomically
 
@@ -55,7 +62,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     torch.set_num_threads(job["threads"])
     started = time.perf_counter()
-    train, held_out, bank = data(job["images"], job["held out"], job["device"])
+    train, bank, held_out = data(job["images"], job["held out"], job["device"])
     pl.seed_everything(job["seed"], verbose=False)
     loader = Loader(train, BatchOrder(len(train), images_a_step(recipe), seed=job["seed"]))
     method = simclr(recipe, job["steps"] / len(loader), job["width"])
@@ -90,16 +97,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def data(
-    images: int | None, held_out: int, device: str
-) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
-    """Training images, the held-out ones, and those that vote: all of the training split."""
-    whole = load("cifar10", "train")
-    end = len(whole) if images is None else images
-    parts = [slice(0, end - held_out), slice(end - held_out, end)]
-    parts.append(slice(0, min(10_000, end - held_out)))
-    made = [ArrayDataset(whole.images[part], whole.labels[part]) for part in parts]
-    return made[0].to(device), made[1], made[2]
+def data(images: int | None, held_out: int, device: str) -> tuple[ArrayDataset, ...]:
+    """Training images, on the device, those that vote, and the held-out ones."""
+    train, bank, asked = held_out_cifar10(images, held_out)
+    return train.to(device), bank, asked
 
 
 class Search:
@@ -236,15 +237,6 @@ def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse
     return parser, args
 
 
-def command(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    found = ["python", "eval/recipe.py"]
-    for key, value in vars(args).items():
-        if key != "results" and value != parser.get_default(key):
-            values = value if isinstance(value, list) else [value]
-            found += [f"--{key.replace('_', '-')}", *map(str, values)]
-    return shlex.join(found)
-
-
 def main(argv: list[str] | None = None) -> None:
     parser, args = arguments(argv)
     path, prices = args.results / "recipe.json", args.results / "step_costs.json"
@@ -269,7 +261,8 @@ def main(argv: list[str] | None = None) -> None:
         "width": costs["width"],
         "costs": {key: costs[key] for key in ("hardware", "commit", "date")},
     }
-    new = {**provenance(command(args, parser)), "setup": setup, "alone": {}, "together": []}
+    command = command_line("eval/recipe.py", args, parser)
+    new = {**provenance(command), "setup": setup, "alone": {}, "together": []}
     record = old or new
     for key in ("setup", "hardware", "versions"):
         if record[key] != new[key]:

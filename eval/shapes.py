@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from kornia.color import rgb_to_lab
-from measure import RESULTS, provenance
+from records import RESULTS, provenance
 from torch import Tensor, nn
 from tqdm import trange
 

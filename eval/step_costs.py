@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import RESULTS, at_least, provenance
+from records import RESULTS, at_least, provenance
 from simclr_recipes import CHANGES, START, Recipe, images_a_step, simclr
 from tqdm import tqdm
 

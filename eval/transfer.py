@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from measure import RESULTS, provenance, sslkit
+from measure import sslkit
+from records import RESULTS, provenance
 
 from sslkit.dashboard import transfer_chart
 from sslkit.evaluation.published import SIMCLR12

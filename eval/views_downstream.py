@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from measure import RESULTS, provenance
+from records import RESULTS, provenance
 from torch import Tensor
 from torchvision.transforms import v2
 

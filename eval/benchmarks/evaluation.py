@@ -30,7 +30,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from measure import RESULTS, provenance
+from records import RESULTS, provenance
 
 from sslkit.evaluation import KNN
 from sslkit.evaluation.linear import L2

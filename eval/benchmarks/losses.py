@@ -34,7 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from measure import RESULTS, provenance
+from records import RESULTS, provenance
 
 from sslkit import losses
 

@@ -22,7 +22,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from measure import RESULTS, provenance
+from records import RESULTS, provenance
 
 from sslkit import losses, miners
 

@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from markdown_tables import markdown
-from measure import RESULTS, at_least, provenance, read_record
+from records import RESULTS, at_least, provenance, read_record
 
 from sslkit.callbacks import FiniteLoss, StepProfile, Throughput
 from sslkit.cli.arguments import with_config_files

@@ -26,7 +26,6 @@ import importlib
 import itertools
 import json
 import logging
-import shlex
 import statistics
 import subprocess
 import sys
@@ -43,7 +42,15 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.curves import LIGHTLY, RECIPE, SAME, Curve, Record, draw, summary, table
-from measure import RESULTS, at_least, commit, provenance, read_record
+from records import (
+    RESULTS,
+    at_least,
+    command_line,
+    commit,
+    held_out_cifar10,
+    provenance,
+    read_record,
+)
 
 # What one arm needs and another does not is imported where it does: it counts for that arm.
 
@@ -121,14 +128,7 @@ def planned(seconds: float, costs: list[float], share: float, points: int) -> in
     return max(points, round(seconds / mean))
 
 
-@functools.cache
-def data(images: int, held_out: int) -> tuple[Any, Any, Any]:
-    """Training images, those that vote, and the held-out ones: all of the training split."""
-    from sslkit.data import ArrayDataset, load
-
-    whole, end = load("cifar10", "train", limit=images), images - held_out
-    parts = (slice(0, end), slice(0, min(10_000, end)), slice(end, images))
-    return tuple(ArrayDataset(whole.images[part], whole.labels[part]) for part in parts)
+data = functools.cache(held_out_cifar10)
 
 
 class Run:
@@ -224,7 +224,9 @@ def same_settings(run: Run) -> tuple[Any, int, float, list[Any], Record]:
     class LightlysSGD(Optimizer):
         """Without Nesterov's step, and all parameters decay."""
 
-        def build(self, module: nn.Module, batch_size: int) -> torch.optim.Optimizer:
+        def build(
+            self, module: nn.Module, batch_size: int, rates: Any = None
+        ) -> torch.optim.Optimizer:
             lr, decay = RATE * batch_size, self.weight_decay
             return torch.optim.SGD(module.parameters(), lr, self.momentum, weight_decay=decay)
 
@@ -355,15 +357,6 @@ def prepared(args: argparse.Namespace) -> Record:
     return {"argv": argv, "root": str(data_root()), "settings": settings}
 
 
-def command(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    words = ["python", "eval/benchmarks/time_to_accuracy.py"]
-    for key, value in vars(args).items():
-        if key != "results" and value != parser.get_default(key):
-            values = value if isinstance(value, list) else [value]
-            words += [f"--{key.replace('_', '-')}", *map(str, values)]
-    return shlex.join(words)
-
-
 def main(argv: list[str] | None = None) -> None:
     parser, args = arguments(argv)
     try:
@@ -373,7 +366,8 @@ def main(argv: list[str] | None = None) -> None:
     from sslkit.training import write_atomically
 
     path = args.results / f"time_to_accuracy{'_cuda' if args.device == 'cuda' else ''}.json"
-    record = {**provenance(command(args, parser)), "settings": needed["settings"], "runs": []}
+    command = command_line("eval/benchmarks/time_to_accuracy.py", args, parser)
+    record = {**provenance(command), "settings": needed["settings"], "runs": []}
     record["versions"]["lightly"] = version("lightly")
     if path.exists():
         try:

@@ -17,9 +17,7 @@ on a processor it is the median of three processes, each new but for a tiny call
 
 import argparse
 import json
-import math
 import multiprocessing
-import shlex
 import statistics
 import sys
 import time
@@ -37,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from measure import RESULTS, provenance
+from records import RESULTS, at_least, command_line, provenance
 
 from sslkit.views import NORMALIZATIONS, Augment, SimCLRViews
 
@@ -321,16 +319,6 @@ def draw(record: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def at_least(least: float, kind: type) -> Callable[[str], Any]:
-    def number(text: str) -> Any:
-        if not least <= (value := kind(text)) < math.inf:
-            raise argparse.ArgumentTypeError(f"must be {least} or more, not {text}")
-        return value
-
-    number.__name__ = kind.__name__
-    return number
-
-
 def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, str]:
     """The options, and the command that repeats them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -343,11 +331,7 @@ def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, str]:
     add("--blur", action="store_true", help="blur half of the views")
     add("--results", type=Path, default=RESULTS, help="where the record goes")
     args = parser.parse_args(argv)
-    words = ["python", "eval/benchmarks/views.py"]
-    for key, value in vars(args).items():
-        if key != "results" and value != parser.get_default(key):
-            values = value if isinstance(value, list) else [] if value is True else [value]
-            words += [f"--{key}", *map(str, values)]
+    command = command_line("eval/benchmarks/views.py", args, parser)
     args.batches = args.batches or [BATCHES.get(size, 64) for size in args.sizes]
     if len(args.batches) != len(args.sizes):
         parser.error(f"{len(args.batches)} --batches for {len(args.sizes)} --sizes")
@@ -355,7 +339,7 @@ def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, str]:
         parser.error("--device cuda: torch finds no CUDA device")
     if args.results.exists() and not args.results.is_dir():
         parser.error(f"--results: {args.results} is no folder")
-    return args, shlex.join(words)
+    return args, command
 
 
 def main(argv: list[str] | None = None) -> None:

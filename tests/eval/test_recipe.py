@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sslkit.data import load
 from sslkit.losses.multi_view import nt_xent_multi_view
 
 EVAL = Path(__file__).parents[2] / "eval"
@@ -216,8 +217,8 @@ def test_a_run_is_scored_on_images_it_did_not_see(recipe, cifar, monkeypatch):
     assert found.keys() == {"seed", "accuracy"}
     assert found["accuracy"] / 5 == round(found["accuracy"] / 5)  # of 20 images
     assert trainer.global_step == 3
-    whole = recipe["load"]("cifar10", "train")
-    held_out, bank = recipe["data"](100, 20, "cpu")[1:]
+    whole = load("cifar10", "train")
+    bank, held_out = recipe["data"](100, 20, "cpu")[1:]
     for part, rows in ((loader.dataset, slice(80)), (held_out, slice(80, 100)), (bank, slice(80))):
         assert torch.equal(torch.as_tensor(part.images), torch.as_tensor(whole.images[rows]))
         assert torch.equal(torch.as_tensor(part.labels), torch.as_tensor(whole.labels[rows]))
