@@ -103,11 +103,12 @@ def check_resumed(
     planned = saved["trainer"].get("max_epochs")
     done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     exported = run_dir / "backbone.json"
-    step = json.loads(exported.read_text()).get("step") if exported.exists() else None
+    ended = exported.exists() and (run_dir / "report.html").exists()
+    step = json.loads(exported.read_text()).get("step") if ended else None
     ends = (trainer.max_epochs, done), (trainer.max_steps, checkpoint["global_step"])
     over = any(most not in (None, -1) and most <= now for most, now in ends)
     cut = over and trainer.max_epochs != planned
-    if cut or (over and step == checkpoint["global_step"]):  # else the export is still to be made
+    if cut or (over and step == checkpoint["global_step"]):  # else the end is still to be written
         raise ValueError(
             f"the run has done its {done} epochs, {checkpoint['global_step']} steps: "
             "--trainer.max_epochs N, with a larger N, goes on"

@@ -22,6 +22,9 @@ def trainer_of(cli: PretrainCLI, callbacks: list[pl.Callback], **options: Any) -
         raise ValueError("trainer.limit_train_batches 0 leaves nothing to train on")
     if given.max_epochs == given.max_steps == -1:
         raise ValueError("the schedule needs an end: set trainer.max_epochs or max_steps")
+    if 0 in (given.max_epochs, given.max_steps):
+        option = "max_epochs" if given.max_epochs == 0 else "max_steps"
+        raise ValueError(f"trainer.{option} 0 leaves nothing to train: it must be 1 or more")
     if given.logger not in (None, True):
         raise ValueError("a run has its own loggers: leave out trainer.logger; --wandb chooses")
     try:

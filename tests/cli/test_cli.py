@@ -93,6 +93,14 @@ def test_help_is_quick_and_light():
             ["pretrain", "--config", "simclr_shapes", "--trainer.limit_train_batches", "0"],
             "leaves nothing to train on",
         ),
+        (
+            ["pretrain", "--config", "simclr_shapes", "--trainer.max_epochs", "0"],
+            "trainer.max_epochs 0 leaves nothing to train",
+        ),
+        (
+            ["pretrain", "--config", "simclr_shapes", "--trainer.max_steps", "0"],
+            "trainer.max_steps 0 leaves nothing to train",
+        ),
         (["pretrain", "--config", "simclr_shapes", "--trainer.accelerator", "x"], "'x'"),
         (["pretrain", "--config", "simclr_shapes", "--data.limit", "9"], "9 images there are"),
         (["pretrain", "--config", "simclr_shapes", "--name", ""], "a folder's name"),
@@ -171,6 +179,9 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch, few_test_images
     assert (code, "has done its 2 epochs, 8 steps" in error) == (2, True)
     assert main(["pretrain", "--resume", str(run)]) == 0
     assert json.loads((run / "backbone.json").read_text())["step"] == 8
+    (run / "report.html").unlink()  # as if it had been stopped before its report was written
+    assert main(["pretrain", "--resume", str(run)]) == 0
+    assert (run / "report.html").exists()
     argv = ["evaluate", str(run), "random", "--data", "shapes", "--limit", "200"]
     assert main([*argv, "--protocol", "knn"]) == 0
     assert main([*argv, "--protocol", "linear"]) == 0
