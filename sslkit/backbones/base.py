@@ -82,3 +82,20 @@ def build(description: dict[str, Any]) -> Backbone:
         return kind(**description.get("init_args", {}))
     except TypeError as error:
         raise ValueError(f"{path} cannot be built: {error}") from None
+
+
+def title_of(backbone: Backbone) -> str:
+    """The architecture in a few words.
+
+    >>> from sslkit.backbones import Embedder, ResNet9
+    >>> title_of(Embedder(ResNet9(8), dim=64))
+    'Embedder(backbone=ResNet9(width=8), dim=64, normalize=True)'
+    """
+    return _title(describe(backbone))
+
+
+def _title(value: Any) -> str:
+    if not isinstance(value, dict) or "class_path" not in value:
+        return str(value)
+    args = ", ".join(f"{k}={_title(v)}" for k, v in value["init_args"].items() if v)
+    return f"{value['class_path'].rpartition('.')[2]}({args})"

@@ -17,11 +17,13 @@ import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
+from sslkit import miners
 from sslkit.backbones import Backbone
 from sslkit.callbacks import ProgressiveResizing
 from sslkit.cli.arguments import read_configs, values
 from sslkit.data import DataModule
 from sslkit.methods import Method
+from sslkit.methods.metric_learning import metric_losses
 from sslkit.views import View
 
 
@@ -36,6 +38,9 @@ class PretrainCLI(LightningCLI):
             type=Literal["auto", "online", "offline", "disabled"],
             default="auto",
             help="Weights & Biases mode",
+        )
+        parser.add_argument(
+            "--start", type=str | None, default=None, help="begin with the weights of this target"
         )
         parser.add_argument(
             "--online_every", type=int, default=1, help="epochs between online signals; 0: none"
@@ -139,17 +144,16 @@ def one_line(message: str, own: Sequence[str] = ()) -> str:
         return f"{path} has no option {option!r}{_near(option, choices)}"
     if found := re.search(r"(?:Expected a dot import path string|Import of): ?(\w+)", text):
         key = keys[-1] if keys else ""
-        base = {"backbone": Backbone, "view": View}.get(key, Method)
-        names = [kind.__name__ for kind in _concrete(base)]
+        names = _choices(key)
         if key == "trainer.callbacks":
             names = sorted([*pl.callbacks.__all__, ProgressiveResizing.__name__])
         taker = re.search(r"class_path '([\w.]+)':", text)
         if taker and found[1] in names:  # a class that there is, but this is no place for it
-            names = [
-                kind.__name__ for kind in _concrete(get_type_hints(_class(taker[1]).__init__)[key])
-            ]
+            names = [k.__name__ for k in _concrete(get_type_hints(_class(taker[1]).__init__)[key])]
             return f"{key} {found[1]} does not fit {taker[1]}; choose from {', '.join(names)}"
         return f"no class {found[1]!r}{_near(found[1], names)}"
+    if found := re.search(r"callable class: module '[\w.]+' has no attribute '(\w+)'", text):
+        return f"no {keys[-1]} {found[1]!r}{_near(found[1], _choices(keys[-1]))}"
     if keys and (found := re.search(r'": (Expected .*?)(?:\. Got value: (.*))?$', text)):
         return _wanted(".".join(keys), found[1], found[2])
     if found := re.search(r"unrecognized arguments: (\S+)", text):
@@ -185,6 +189,17 @@ def _wanted(key: str, expected: str, given: str | None) -> str:
     return f"{key} must be {' or '.join(dict.fromkeys(kinds))}{f', not {given}' if given else ''}"
 
 
+def _choices(key: str) -> list[str]:
+    """The classes, or functions, that an option takes."""
+    if key == "loss":
+        return [f"sslkit.losses.{name}" for name in metric_losses()]
+    if key == "miner":
+        found = [name for name in miners.__all__ if name not in ("Pairs", "Triplets")]
+        return [f"sslkit.miners.{name}" for name in found]
+    base = {"backbone": Backbone, "view": View}.get(key, Method)
+    return [kind.__name__ for kind in _concrete(base)]
+
+
 def _near(given: str, choices: list[str]) -> str:
     close = difflib.get_close_matches(given, choices, 1)
     hint = f" (did you mean {close[0]}?)" if close else ""
@@ -203,7 +218,16 @@ def _concrete(base: type) -> list[type]:
 
 def _options() -> list[str]:
     groups = {"data": DataModule, "trainer": Trainer}
-    own = ["--name", "--out", "--wandb", "--online_every", "--compile", "--config", "--resume"]
+    own = [
+        "--name",
+        "--out",
+        "--wandb",
+        "--online_every",
+        "--compile",
+        "--config",
+        "--resume",
+        "--start",
+    ]
     return [*own, "--profile-step"] + [
         f"--{group}.{option}"
         for group, kind in groups.items()

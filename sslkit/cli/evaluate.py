@@ -18,14 +18,13 @@ import torch.distributed as dist
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
-from sslkit.backbones import Backbone
+from sslkit.backbones import Backbone, title_of
 from sslkit.cli.config import one_line
 from sslkit.cli.targets import (
     device_of,
     file_name,
     load_target,
     seed_of,
-    title_of,
     weights_of,
 )
 from sslkit.dashboard import log_evaluation, transfer_chart, write_report

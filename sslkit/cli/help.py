@@ -13,6 +13,8 @@ Train a backbone. The run folder is OUT/NAME and is never overwritten.
   --name NAME       the run's name (default: the config's)
   --out OUT         where run folders are (default: runs)
   --resume RUN      go on with a run folder from its last checkpoint
+  --start TARGET    begin with the weights of a run, a checkpoint or a backbone.safetensors, of
+                    torchvision:NAME or timm:NAME (NAME=FILE for a file of its weights)
   --wandb MODE      auto, online, offline or disabled (default: auto)
   --online_every N  epochs between online signals; 0 for none (default: 1)
   --compile BOOL    compile the backbone for training steps (default: false)

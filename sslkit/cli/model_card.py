@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from sslkit.backbones import Backbone, ResNet, Timm
-from sslkit.cli.targets import title_of
+from sslkit.backbones import Backbone, ResNet, Timm, title_of
 from sslkit.dashboard.wandb_run import _without_secrets
 from sslkit.evaluation.entries import Entry, metric_title, protocol_title, transfer_entries
 from sslkit.views import EvaluationView

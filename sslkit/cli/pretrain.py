@@ -1,5 +1,6 @@
 """``sslkit pretrain``: a config, a run folder, training, and the backbone it leaves."""
 
+import json
 import logging
 import shlex
 import sys
@@ -34,9 +35,11 @@ from sslkit.cli.run_folder import (
     name_of,
     refuse_existing,
 )
+from sslkit.cli.targets import load_target
 from sslkit.cli.trainer import checked_resizing, listed, trainer_of
 from sslkit.dashboard import CSVLogger, PictureSheets, wandb_logger, write_report
 from sslkit.data import BatchOrder
+from sslkit.methods import Method
 from sslkit.training import (
     AtomicCheckpointIO,
     export_backbone,
@@ -44,6 +47,7 @@ from sslkit.training import (
     read_checkpoint,
     write_atomically,
 )
+from sslkit.views import EvaluationView
 
 
 def run(argv: list[str]) -> int:
@@ -84,8 +88,11 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
         if checkpoint:
             check_resumed(trainer, run_dir, method.config, checkpoint)
         if first:
-            # Whatever is wrong with the data is said before there is a folder.
             memory = hold_log()
+        if cli.config.start and not checkpoint:
+            start_from(cli.config.start, method)
+        if first:
+            # Whatever is wrong with the data is said before there is a folder.
             data.setup("fit")
             BatchOrder(len(data.dataset), data.batch_size, world_size=trainer.world_size)
             method.prepare(data.dataset, data.batch_size, trainer.world_size)
@@ -112,6 +119,26 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
         for board in trainer.loggers[1:]:
             board.experiment.finish()
     return 0
+
+
+def start_from(target: str, method: Method) -> None:
+    """Give a method the weights of a target, as ``load_target`` takes it.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: there is no such target, or it is of another architecture.
+    """
+    backbone, card = load_target(target)
+    try:
+        method.start_from(backbone)
+    except ValueError as error:
+        raise ValueError(f"--start {target}: {error}") from error
+    trained, shown = EvaluationView(1, card["normalize"]).statistics, method.view.statistics
+    if json.dumps(trained) != json.dumps(shown):
+        logging.getLogger("sslkit").warning(
+            "--start %s was trained on images normalised by %s, and this view normalises by %s",
+            *(target, card["normalize"], method.view.normalize),
+        )
 
 
 def _begin(
@@ -158,7 +185,7 @@ def _resumed(argv: list[str], run_dir: Path) -> PretrainCLI:
     config = run_dir / "config.yaml"
     if not config.is_file():
         raise FileNotFoundError(f"no run folder to resume at {run_dir}: it has no config.yaml")
-    kept = ("--model", "--config", "--name", "--out")
+    kept = ("--model", "--config", "--name", "--out", "--start")
     fixed = [arg.partition("=")[0] for arg in argv if arg.startswith(kept)]
     if fixed:
         raise ValueError(

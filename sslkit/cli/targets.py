@@ -183,17 +183,6 @@ def weights_of(target: str) -> str:
     return "trained" if _is_path(target) else "timm"
 
 
-def title_of(backbone: Backbone) -> str:
-    """The architecture in a few words.
-
-    >>> from sslkit.backbones import ResNet9
-    >>> title_of(ResNet9(8))
-    'ResNet9(width=8)'
-    """
-    args = ", ".join(f"{k}={v}" for k, v in backbone.init_args().items() if v)
-    return f"{type(backbone).__name__}({args})"
-
-
 def file_name(target: str) -> str:
     """A target as a part of a file's name.
 

@@ -4,6 +4,7 @@ from sslkit.methods.base import Batch, Method
 from sslkit.methods.colorization import Colorization
 from sslkit.methods.instance_discrimination import InstanceDiscrimination
 from sslkit.methods.jigsaw import Jigsaw
+from sslkit.methods.metric_learning import MetricLearning
 from sslkit.methods.moco import MoCo
 from sslkit.methods.relative_position import RelativePosition
 from sslkit.methods.rotation import Rotation
@@ -16,6 +17,7 @@ __all__ = [
     "InstanceDiscrimination",
     "Jigsaw",
     "Method",
+    "MetricLearning",
     "MoCo",
     "RelativePosition",
     "Rotation",

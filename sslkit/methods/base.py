@@ -1,6 +1,7 @@
 """What all methods share: views on the device, random state, logging, optimiser and schedule."""
 
 import copy
+import logging
 import math
 from abc import ABC, abstractmethod
 from functools import partial
@@ -9,14 +10,16 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
-from sslkit.backbones import Backbone, describe
+from sslkit.backbones import Backbone, describe, title_of
 from sslkit.data import Images, gather
 from sslkit.training import Optimizer, warmup_decay
 from sslkit.views import EvaluationView, Targeted, View
+
+logger = logging.getLogger("sslkit")
 
 
 class Batch(NamedTuple):
@@ -137,6 +140,18 @@ class Method(pl.LightningModule, ABC):
         if stage == "fit" and data is not None:
             self.prepare(data.dataset, data.batch_size, self.trainer.world_size)
 
+    def start_from(self, backbone: Backbone) -> None:
+        """Take the weights of another backbone of the same architecture, such as a run's.
+
+        Raises:
+            ValueError: another architecture.
+        """
+        take_weights(self.backbone, backbone)
+
+    def rates(self) -> dict[nn.Module, float]:
+        """Parts whose learning rate is not the optimiser's, and what it is multiplied by."""
+        return {}
+
     def card(self) -> dict[str, Any]:
         """What identifies the backbone when it is loaded elsewhere, as plain data."""
         card = {
@@ -197,11 +212,19 @@ class Method(pl.LightningModule, ABC):
         accumulated = trainer.accumulate_grad_batches
         per_step = trainer.train_dataloader.batch_size * trainer.world_size * accumulated
         per_epoch = math.ceil(trainer.num_training_batches / accumulated)
-        warmup = min(round(self.optimizer.warmup_epochs * per_epoch), int(total))
+        warmup = round(self.optimizer.warmup_epochs * per_epoch)
+        if warmup >= total > 1 and trainer.is_global_zero:
+            logger.warning(
+                "a warm-up of %g epochs takes the whole run of %d step(s): the learning rate only "
+                "rises; lower model.optimizer.warmup_epochs",
+                self.optimizer.warmup_epochs,
+                total,
+            )
+        warmup = min(warmup, int(total))
         factor = partial(
             warmup_decay, warmup=warmup, total=int(total), schedule=self.optimizer.schedule
         )
-        optimizer = self.optimizer.build(self, per_step)
+        optimizer = self.optimizer.build(self, per_step, self.rates())
         schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
@@ -215,6 +238,25 @@ class Method(pl.LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seed = checkpoint["sslkit"]["seed"]
+
+
+def take_weights(own: Backbone, other: Backbone) -> None:
+    """Copy the weights of another backbone of the same architecture.
+
+    Raises:
+        ValueError: another architecture.
+
+    >>> from sslkit.backbones import ResNet9
+    >>> take_weights(ResNet9(4), ResNet9(8))
+    Traceback (most recent call last):
+    ...
+    ValueError: the weights are of ResNet9(width=8), but the backbone is ResNet9(width=4)
+    """
+    if describe(own) != describe(other):
+        raise ValueError(
+            f"the weights are of {title_of(other)}, but the backbone is {title_of(own)}"
+        )
+    own.load_state_dict(other.state_dict())
 
 
 def _parts(made: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:

@@ -95,6 +95,15 @@ class MoCo(Method):
                 f"model.queue_size {keys} is no multiple of the {step} images a step: {fits} is"
             )
 
+    def start_from(self, backbone: Backbone) -> None:
+        """Take the weights of another backbone of the same architecture, for the slow copy too.
+
+        Raises:
+            ValueError: another architecture.
+        """
+        super().start_from(backbone)
+        self.momentum_backbone.load_state_dict(self.backbone.state_dict())
+
     def on_fit_start(self) -> None:
         super().on_fit_start()
         dtype = next(self.momentum_backbone.parameters()).dtype

@@ -1,7 +1,7 @@
 """The optimiser of a run and its learning-rate schedule, as plain options."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -76,20 +76,31 @@ class Optimizer:
         factor = {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size), "none": 1.0}
         return self.lr * factor[self.lr_scaling]
 
-    def build(self, module: nn.Module, batch_size: int) -> torch.optim.Optimizer:
-        """The optimiser over the trainable parameters of ``module``."""
-        groups = decay_groups(module, self.weight_decay)
+    def build(
+        self, module: nn.Module, batch_size: int, rates: Mapping[nn.Module, float] | None = None
+    ) -> torch.optim.Optimizer:
+        """The optimiser over the trainable parameters of ``module``.
+
+        Args:
+            batch_size: images a step, of all processes.
+            rates: parts of the module, and what their learning rate is multiplied by.
+        """
         lr = self.scaled_lr(batch_size)
+        groups = decay_groups(module, self.weight_decay)
+        if self.name == "muon":
+            groups[1]["use_fallback"] = True
+        if self.name == "lars":
+            groups[0]["always_adapt"] = True  # timm's Lars adapts only where there is decay
+        if rates:
+            groups = _at_their_rates(groups, lr, rates)
         if self.name == "adamw":
             return torch.optim.AdamW(groups, lr, betas=(self.momentum, 0.999))
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr, self.momentum, nesterov=self.momentum > 0)
         if self.name == "muon":
-            groups[1]["use_fallback"] = True
             on_cpu = all(p.device.type == "cpu" for p in module.parameters())
             kind = Float32Muon if on_cpu else Muon
             return kind(groups, lr, momentum=self.momentum, nesterov=True)
-        groups[0]["always_adapt"] = True  # timm's Lars adapts only where there is decay
         return Lars(groups, lr, self.momentum)
 
 
@@ -126,6 +137,19 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
         {"params": groups[True], "weight_decay": weight_decay},
         {"params": groups[False], "weight_decay": 0.0},
     ]
+
+
+def _at_their_rates(
+    groups: list[dict[str, Any]], lr: float, rates: Mapping[nn.Module, float]
+) -> list[dict[str, Any]]:
+    """The groups cut by learning rate, the optimiser's own first."""
+    own = {id(p): rate for part, rate in rates.items() for p in part.parameters()}
+    cut = []
+    for rate in dict.fromkeys([1.0, *rates.values()]):
+        for group in groups:
+            params = [p for p in group["params"] if own.get(id(p), 1.0) == rate]
+            cut.append({**group, "params": params, "lr": lr * rate})
+    return cut
 
 
 def warmup_decay(step: int, *, warmup: int, total: int, schedule: str = "cosine") -> float:

@@ -2,12 +2,14 @@ import pytest
 import torch
 import torchvision
 
-from sslkit.backbones import NIN, Backbone, ResNet, ResNet9, Timm, build, describe
+from sslkit.backbones import NIN, Backbone, Embedder, ResNet, ResNet9, Timm, build, describe
 
 MAKERS = {
     "resnet18": lambda: ResNet("resnet18", stem="cifar"),
     "resnet50": lambda: ResNet("resnet50"),
     "resnet9": lambda: ResNet9(width=4),
+    "embedder": lambda: Embedder(ResNet9(width=4), 16),
+    "embedder-timm": lambda: Embedder(Timm("resnet10t"), 16, normalize=False),
     "nin": lambda: NIN(3),
     "timm-cnn": lambda: Timm("resnet10t"),
     "timm-vit": lambda: Timm("vit_tiny_patch16_224", options={"img_size": 64}),

@@ -1,0 +1,62 @@
+"""A backbone with an embedding on top: what metric learning trains and keeps."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from sslkit.backbones.base import Backbone, build, describe
+from sslkit.embeddings import unit
+
+
+class Embedder(Backbone):
+    """A backbone's features through a linear layer, by default to unit length.
+
+    Its layers are the backbone's.
+
+    Args:
+        backbone: what makes the features; or its description, as ``describe`` gives it.
+        dim: width D of the embeddings.
+        normalize: bring them to length 1; one of length 0, which has no direction, stays 0.
+
+    Raises:
+        ValueError: a dim below 1.
+
+    >>> import torch
+    >>> from sslkit.backbones import ResNet9
+    >>> embedder = Embedder(ResNet9(4), dim=8).eval()
+    >>> embedder(torch.rand(2, 3, 32, 32)).norm(dim=1)
+    tensor([1.0000, 1.0000], grad_fn=<LinalgVectorNormBackward0>)
+    """
+
+    def __init__(
+        self, backbone: Backbone | dict[str, Any], dim: int = 128, *, normalize: bool = True
+    ) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"the width of the embeddings must be at least 1, not {dim}")
+        self.backbone = build(backbone) if isinstance(backbone, dict) else backbone
+        self.feature_dim, self.normalize = dim, normalize
+        self.layers = self.backbone.layers
+        self.embedding = nn.Linear(self.backbone.feature_dim, dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images to embeddings, (N, dim)."""
+        return self.embed(self.backbone(images))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The backbone's features, (N, backbone.feature_dim), to embeddings, (N, dim)."""
+        embeddings = self.embedding(features)
+        return unit(embeddings.float()) if self.normalize else embeddings
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        return self.backbone.feature_map(images)
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        return self.backbone.feature_maps(images)
+
+    def init_args(self) -> dict[str, Any]:
+        return {
+            "backbone": describe(self.backbone),
+            "dim": self.feature_dim,
+            "normalize": self.normalize,
+        }

@@ -1,0 +1,117 @@
+"""Runs that begin with the weights of another."""
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from sslkit.backbones import ResNet9
+from sslkit.cli import main
+from sslkit.losses import TripletMarginLoss
+from sslkit.miners import Miner
+from sslkit.training import export_backbone, load_backbone
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+CONFIG = """
+model:
+  class_path: sslkit.methods.MetricLearning
+  init_args:
+    backbone: {class_path: sslkit.backbones.ResNet9, init_args: {width: 2}}
+    view: {class_path: sslkit.views.SupervisedView, init_args: {size: 32, normalize: half}}
+    optimizer: {name: sgd, lr: 0.1, warmup_epochs: 0}
+    loss:
+      class_path: sslkit.losses.TripletMarginLoss
+      init_args:
+        miner:
+          class_path: sslkit.miners.Miner
+          init_args: {miner: sslkit.miners.semi_hard, options: {margin: 0.5}}
+    embedding_dim: 4
+    backbone_lr: 0
+data: {name: shapes, limit: 64, batch_size: 16}
+trainer: {max_epochs: 1, accelerator: cpu}
+"""
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """In the working folder: a config, and a backbone that fits it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metric.yaml").write_text(CONFIG)
+    card = {"size": 32, "normalize": "half"}
+    export_backbone(ResNet9(2), tmp_path / "before" / "backbone.safetensors", card)
+    return tmp_path
+
+
+def pretrain(*argv):
+    own = ["--config", "metric.yaml", "--wandb", "disabled", "--online_every", "0"]
+    return main(["pretrain", *own, *argv])
+
+
+def test_a_run_starts_from_a_backbone_and_is_itself_one_to_start_from(files, capsys):
+    assert pretrain("--start", "before") == 0
+    assert "normalised" not in capsys.readouterr().err
+    run = files / "runs" / "metric"
+    before, after = (
+        load_file("before/backbone.safetensors"),
+        load_file(run / "backbone.safetensors"),
+    )
+    kernels = [name for name in before if before[name].ndim == 4]
+    assert kernels
+    for name in kernels:  # which a learning rate of 0 leaves as they were
+        assert torch.equal(after[f"backbone.{name}"], before[name])
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["start"] == "before"
+    # It goes on without what it started from, and refuses another start.
+    (files / "before").rename(files / "moved")
+    more = ["--resume", str(run), "--trainer.max_epochs", "2"]
+    assert main(["pretrain", *more, "--start", "moved"]) == 2
+    assert "leave out --start" in capsys.readouterr().err
+    assert main(["pretrain", *more]) == 0
+    assert pretrain("--start", str(run), "--name", "third") == 0
+    backbone, card = load_backbone("runs/third")
+    assert (type(backbone).__name__, card["method"]) == ("Embedder", "MetricLearning")
+
+
+def test_the_config_of_a_run_makes_the_same_loss_again(files):
+    from sslkit.cli.config import parse
+
+    assert pretrain() == 0
+    loss = parse(["--config", "runs/metric/config.yaml"]).model.loss
+    assert isinstance(loss, TripletMarginLoss)
+    assert isinstance(loss.miner, Miner)
+    assert loss.miner.options == {"margin": 0.5}
+
+
+def test_other_statistics_are_told(files, capsys):
+    card = {"size": 32, "normalize": "cifar10"}
+    export_backbone(ResNet9(2), files / "other" / "backbone.safetensors", card)
+    assert pretrain("--start", "other") == 0
+    assert "was trained on images normalised by cifar10, and this view" in capsys.readouterr().err
+
+
+LOSS = ["--model.loss", "sslkit.losses."]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--start", "nowhere/run"], "no run folder, checkpoint or backbone file at nowhere/run"),
+        (["--start", "before", "--model.backbone.width", "3"], "are of ResNet9(width=2), but the"),
+        (["--start", "torchvision:resnet9"], "no ResNet named 'resnet9'"),
+        (["--model.loss", "NTXentLos"], "no class 'NTXentLos'; choose from sslkit.losses.Angular"),
+        (["--model.loss", "sslkit.losses.NTXentLoss"], "does not take embeddings and labels"),
+        (["--model.loss", "sslkit.losses.DDMLLoss"], "expected Pairs from a miner, not Triplets"),
+        (["--model.loss.miner", "sslkit.miners.hrd"], "no miner 'hrd'"),
+        (["--model.loss.miner", "semi_hard"], "choose from sslkit.miners.Miner"),
+        (["--model.loss.miner.options", "{margn: 1}"], "no option 'margn'; choose from margin"),
+        (["--model.embedding_dim", "0"], "width of the embeddings must be at least 1, not 0"),
+        (["--data.name", "folder", "--data.root", "."], "no image under"),
+    ],
+)
+def test_bad_input_gets_one_line_and_code_2(argv, said, files, capsys):
+    assert pretrain(*argv) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("sslkit: error: ")
+    assert said in last
+    assert not (files / "runs").exists()
