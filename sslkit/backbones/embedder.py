@@ -48,6 +48,10 @@ class Embedder(Backbone):
         embeddings = self.embedding(features)
         return unit(embeddings.float()) if self.normalize else embeddings
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the backbone: methods that need its features call the two apart."""
+        self.backbone.compile(*args, **options)
+
     def feature_map(self, images: Tensor) -> Tensor:
         return self.backbone.feature_map(images)
 

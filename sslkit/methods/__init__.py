@@ -2,6 +2,7 @@
 
 from sslkit.methods.base import Batch, Method
 from sslkit.methods.colorization import Colorization
+from sslkit.methods.daml import DAML
 from sslkit.methods.instance_discrimination import InstanceDiscrimination
 from sslkit.methods.jigsaw import Jigsaw
 from sslkit.methods.metric_learning import MetricLearning
@@ -12,6 +13,7 @@ from sslkit.methods.simclr import SimCLR
 from sslkit.methods.supervised import Supervised
 
 __all__ = [
+    "DAML",
     "Batch",
     "Colorization",
     "InstanceDiscrimination",
