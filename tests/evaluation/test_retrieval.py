@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,8 +8,10 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 from torch.nn.functional import normalize
 
+from sslkit.data import LabelledImages
 from sslkit.evaluation.features import Features
 from sslkit.evaluation.metrics import map_at_r, recall_at_k
+from sslkit.evaluation.protocols import PROTOCOLS, Task
 from sslkit.evaluation.retrieval import kmeans, retrieval
 
 
@@ -55,6 +58,36 @@ def test_retrieval_is_pytorch_metric_learnings_on_the_same_clusters():
     assert scores["recall@1"] == pytest.approx(100 * peer["precision_at_1"])
     assert scores["map@r"] == pytest.approx(100 * peer["mean_average_precision_at_r"])
     assert scores["nmi"] == pytest.approx(100 * peer["NMI"])
+
+
+def test_queries_are_searched_among_the_gallery_and_all_images_are_clustered():
+    test = embedded(300, 6, 1.5)
+    queries = torch.arange(300) % 5 < 2
+    scores, whole = retrieval(test, ks=(1, 5), queries=queries), retrieval(test, ks=(1, 5))
+    points, labels = normalize(test.features.double()), test.labels
+    gallery, hits = (~queries).nonzero()[:, 0], {1: 0, 5: 0}
+    for i in queries.nonzero()[:, 0]:
+        near = gallery[(points[gallery] @ points[i]).argsort(descending=True)]
+        for k in hits:
+            hits[k] += bool((labels[near[:k]] == labels[i]).any())
+    for k, count in hits.items():
+        assert scores[f"recall@{k}"] == pytest.approx(100 * count / int(queries.sum()))
+    assert scores["map@r"] == map_at_r(*test, queries=queries)
+    assert scores["recall@1"] != whole["recall@1"]
+    assert (scores["nmi"], scores["f1"]) == (whole["nmi"], whole["f1"])
+
+
+def test_the_protocol_asks_the_set_for_its_queries():
+    test = embedded(60, 4, 1.5)
+    images = LabelledImages([], test.labels, "abcd")
+    splits = SimpleNamespace(test=images)
+    task = Task(None, None, splits, lambda: (None, test))
+    run, parameters = PROTOCOLS["retrieval"].run, PROTOCOLS["retrieval"].parameters
+    assert run(task, parameters) == {"metric": "recall@1", **retrieval(test)}
+    images.queries = torch.arange(60) % 3 == 0
+    found = run(task, parameters)
+    assert found == {"metric": "recall@1", **retrieval(test, queries=images.queries)}
+    assert found["map@r"] != retrieval(test)["map@r"]
 
 
 def test_kmeans_is_as_good_as_scikit_learns():
