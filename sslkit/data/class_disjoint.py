@@ -1,24 +1,16 @@
 """The sets of deep metric learning whose test classes no training image shows.
 
-Their split (Oh Song et al. 2016; arXiv:1511.06452) is by class and not the authors' own: the first
-half of the classes trains, the second half tests.
+Of CUB-200-2011 and Cars196 the split (Oh Song et al. 2016; arXiv:1511.06452) is not the authors'
+own: the first half of the classes trains, the second half tests.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torchvision import datasets as tv
 
 from sslkit.data.downstream import Downstream
 from sslkit.data.layouts import Listing, by_mat
-
-
-def halves(classes: Sequence[str], items: Sequence[tuple[Path, Any]]) -> Listing:
-    """The images of the first half of the classes, and those of the second, as numbered before."""
-    cut = len(classes) // 2
-    train = [item for item in items if item[1] < cut]
-    return Listing(classes, train, [item for item in items if item[1] >= cut])
+from sslkit.data.split_by_class import INSHOP, halves, inshop, sop
 
 
 def cub200(root: Path) -> Listing:
@@ -53,5 +45,9 @@ CLASS_DISJOINT = {
         cub200, "CUB_200_2011", "https://data.caltech.edu/records/65de6-vp158"),
     "cars196": Downstream("Cars196", "accuracy", 196, 8_054, 8_131,
         cars196, "stanford_cars", "https://github.com/pytorch/vision/issues/7545"),
+    "sop": Downstream("Stanford Online Products", "accuracy", 22_634, 59_551, 60_502,
+        sop, "Stanford_Online_Products", "https://cvgl.stanford.edu/projects/lifted_struct/"),
+    "inshop": Downstream("In-Shop", "accuracy", 7_982, 25_882, 26_830,  # 14,218 are queries
+        inshop, INSHOP, "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html"),
 }
 # fmt: on

@@ -105,6 +105,8 @@ def images_of(listing: Listing, folder: Path, size: int) -> Pair:
         seen.append(set(paths))
     if both := seen[0] & seen[1]:
         raise ValueError(f"{str(min(both))!r} is in train and in test, one of {len(both)}")
+    if listing.queries:
+        splits[1].queries = torch.tensor([path in listing.queries for path, _ in listing.test])
     return splits[0], splits[1]
 
 

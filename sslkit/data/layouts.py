@@ -1,7 +1,7 @@
 """How the downstream sets lie on disk: list files and folders -> paths, labels, class names."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -23,6 +23,7 @@ class Listing(NamedTuple):
     classes: Sequence[str]
     train: Sequence[tuple[Path, Any]]
     test: Sequence[tuple[Path, Any]]
+    queries: Collection[Path] = ()  # test images that are searched for among the others
 
 
 def refuse_outside(paths: Iterable[str | Path], folder: Path) -> None:
@@ -143,8 +144,8 @@ def caltech101(root: Path, n: int = 30, seed: int = 0) -> Listing:
     found = class_folders(root / "caltech101" / "101_ObjectCategories")
     found = {name: sorted(paths, key=lot) for name, paths in found.items() if len(paths) > 1}
     cut = {name: n if len(paths) > n else len(paths) // 2 for name, paths in found.items()}
-    train = _items({name: sorted(paths[: cut[name]]) for name, paths in found.items()})
-    test = _items({name: sorted(paths[cut[name] :]) for name, paths in found.items()})
+    train = items_of({name: sorted(paths[: cut[name]]) for name, paths in found.items()})
+    test = items_of({name: sorted(paths[cut[name] :]) for name, paths in found.items()})
     return Listing(list(found), train, test)
 
 
@@ -161,9 +162,8 @@ def train_test_folders(root: Path) -> Listing:
         text = f"of {len(odd)} in one of them, the first is {odd[0]!r}, only in {side}/"
         raise ValueError(f"the classes in train/ and test/ of {str(root)!r} differ: {text}")
     for folder, found in zip(parts, (train, test), strict=True):
-        for name in (name for name, paths in found.items() if not paths):
-            raise ValueError(f"no image in {str(folder / name)!r}")
-    return Listing(list(train), _items(train), _items(test))
+        refuse_empty(folder, found)
+    return Listing(list(train), items_of(train), items_of(test))
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:
@@ -177,5 +177,12 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     return {entry.name: images(entry) for entry in entries}
 
 
-def _items(found: dict[str, list[Path]]) -> list[tuple[Path, int]]:
+def refuse_empty(folder: Path, found: dict[str, list[Path]]) -> None:
+    """ValueError if one of the ``class_folders`` of a folder has no image."""
+    for name in (name for name, paths in found.items() if not paths):
+        raise ValueError(f"no image in {str(folder / name)!r}")
+
+
+def items_of(found: dict[str, list[Path]]) -> list[tuple[Path, int]]:
+    """The images of ``class_folders``, each with the number of its class."""
     return [(path, i) for i, paths in enumerate(found.values()) for path in paths]

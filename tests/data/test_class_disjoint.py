@@ -59,7 +59,45 @@ def write_cars196(root):
     return classes, [0, 1, 1, 0], [2, 3, 2, 3]
 
 
-WRITERS = {"cub200": write_cub200, "cars196": write_cars196}
+def write_sop(root):
+    """Lists of four columns; classes numbered from 1 through both, no folder of their own."""
+    base, head = root / "Stanford_Online_Products", "image_id class_id super_class_id path\n"
+    kinds, number = ("bicycle_final", "sofa_final"), 0
+    for file, classes in (("Ebay_train.txt", (1, 1, 2)), ("Ebay_test.txt", (3, 4, 4, 3))):
+        lines = []
+        for i, c in enumerate(classes):
+            number += 1
+            path = f"{kinds[c % 2]}/11108512{c}_{i}.JPG"
+            paint(base / path, c - 1)
+            lines.append(f"{number} {c} {c % 2 + 1} {path}\n")
+        (base / file).write_text(head + "".join(lines))
+    return list("1234"), [0, 0, 1], [2, 3, 3, 2]
+
+
+def write_inshop(root, images="Img"):
+    """One list for all, columns filled up by spaces; queries and gallery in any order."""
+    base, lines = root / "In-shop_Clothes_Retrieval_Benchmark", []
+    items = [f"id_0000000{i}" for i in (7, 2, 4, 3)]
+    listed = ["1 gallery", "3 train", "0 query", "1 query", "0 gallery", "2 train", "1 gallery"]
+    listed += ["3 train", "0 gallery"]
+    label = {3: 0, 2: 1, 0: 2, 1: 3}
+    for i, entry in enumerate(listed):
+        item, status = entry.split()
+        path = f"img/WOMEN/Dresses/{items[int(item)]}/{i:02d}_1_front.jpg"
+        paint(base / images / path, label[int(item)])
+        lines.append(f"{path:<50}{items[int(item)]:<14}{status}\n")
+    (base / "Eval").mkdir()
+    head = f"{len(lines)}\nimage_name item_id evaluation_status\n"
+    (base / "Eval" / "list_eval_partition.txt").write_text(head + "".join(lines))
+    return [items[i] for i in label], [0, 1, 0], [2, 3, 3, 2, 3, 2]
+
+
+WRITERS = {
+    "cub200": write_cub200,
+    "cars196": write_cars196,
+    "sop": write_sop,
+    "inshop": write_inshop,
+}
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -83,13 +121,31 @@ def test_cars_without_the_labels_of_the_official_test_half(tmp_path):
     assert shown(test) == [2, 3]
 
 
+@pytest.mark.parametrize("images", ["Img", ""])
+def test_inshop_tells_queries_from_the_gallery(tmp_path, images):
+    write_inshop(tmp_path, images)
+    train, test, *_ = load_splits("inshop", root=tmp_path, size=6)
+    assert train.queries is None
+    assert test.queries.tolist() == [True, True, False, False, False, False]
+    assert test.head(3).queries.tolist() == [True, True, False]
+    assert shown(test) == test.labels.tolist()
+
+
+PUBLISHED = {  # classes and images to train with, and to test with
+    "cub200": ((100, 5_864), (100, 5_924)),  # 11,788 images: both official halves
+    "cars196": ((98, 8_054), (98, 8_131)),  # 16,185 images: both official halves
+    "sop": ((11_318, 59_551), (11_316, 60_502)),
+    "inshop": ((3_997, 25_882), (3_985, 14_218 + 12_612)),
+}
+
+
 def test_published_sizes():
-    """11,788 and 16,185 images: both official halves."""
-    rows = {n: (r.classes, r.train, r.test) for n, r in CLASS_DISJOINT.items()}
-    assert rows == {"cub200": (200, 5864, 5924), "cars196": (196, 8054, 8131)}
-    for row in CLASS_DISJOINT.values():
-        half = row.classes // 2
-        train, test = torch.arange(row.train) % half, half + torch.arange(row.test) % half
+    assert list(CLASS_DISJOINT) == list(PUBLISHED)
+    for row, ((classes, n), (others, m)) in zip(
+        CLASS_DISJOINT.values(), PUBLISHED.values(), strict=True
+    ):
+        assert (row.classes, row.train, row.test) == (classes + others, n, m)
+        train, test = torch.arange(n) % classes, classes + torch.arange(m) % others
         assert differs(row, train, test) is None
         assert differs(row, train[1:], test) == f"{row.train - 1:,} + {row.test:,} images"
 
@@ -123,6 +179,62 @@ def test_damaged_cub200(tmp_path, file, change, why):
     with pytest.raises(ValueError, match=f"cub200 at .* is damaged or incomplete .*{why}") as error:
         load_splits("cub200", root=tmp_path)
     assert "\n" not in str(error.value)
+
+
+def check_damage(tmp_path, name, file, change, why):
+    WRITERS[name](tmp_path)
+    path = tmp_path / CLASS_DISJOINT[name].folder / file
+    if change is None:
+        path.unlink()
+    else:
+        text = path.read_text()
+        assert change(text) != text
+        path.write_text(change(text))
+    with pytest.raises(ValueError, match=why) as error:
+        load_splits(name, root=tmp_path)
+    assert str(error.value).startswith(name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "why"),
+    [
+        ("Ebay_test.txt", None, r"damaged or incomplete .*No such file"),
+        ("Ebay_test.txt", lambda t: "", "Ebay_test.txt has no line 'image_id class_id super_"),
+        ("Ebay_train.txt", lambda t: t.partition("\n")[2], "Ebay_train.txt has no line 'image_id"),
+        ("Ebay_train.txt", lambda t: t + "9 2 so", "has the row '9 2 so', which is not 'image_id"),
+        ("Ebay_train.txt", lambda t: t.partition("\n")[0], "no image to train with"),
+        ("Ebay_test.txt", lambda t: t.replace(" sofa", " ../sofa"), "'.*sofa.*', outside '"),
+        ("Ebay_test.txt", lambda t: t.replace(" sofa", " /sofa"), "'/sofa.*', outside '"),
+        ("Ebay_test.txt", lambda t: t.replace("_1.JPG", "_7.JPG"), "1 of the 4 images to test"),
+        ("Ebay_test.txt", lambda t: t.replace(" 3 ", " 2 "), "sop: class '2' is in train and in t"),
+        ("Ebay_test.txt", lambda t: t.replace(" 3 ", " 4 "), "4 images to test with show one cl"),
+        ("Ebay_train.txt", lambda t: t.replace(" 2 1 ", " 1 1 "), "3 images to train with show"),
+    ],
+)
+def test_damaged_sop(tmp_path, file, change, why):
+    check_damage(tmp_path, "sop", file, change, why)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (None, r"damaged or incomplete .*No such file"),
+        (lambda t: "", "has no line 'image_name item_id evaluation_status' above its rows"),
+        (lambda t: t.partition("\n")[2], "has no line 'image_name item_id evaluation_status'"),
+        (lambda t: t.rpartition("img")[0], "list_eval_partition.txt has 8 rows, and says '9'"),
+        (lambda t: t.replace("query", "quarry"), r"status 'quarry', none of \('train', 'query', '"),
+        (lambda t: t.replace("query", ""), "has the row 'img/.*', which is not 'image_name item"),
+        (lambda t: t.replace("query", "gallery"), "has no image of the status 'query'"),
+        (lambda t: t.replace("gallery", "query"), "has no image of the status 'gallery'"),
+        (lambda t: t.replace("img/WOMEN", "../../WOMEN"), "outside '"),
+        (lambda t: t.replace("00_1", "09_1"), "1 of the 6 images to test with are missing"),
+        (lambda t: t.replace("/04_1", "/02_1"), "02_1_front.jpg' is a query and in the gallery"),
+        (lambda t: t.replace("7   query", "3   query"), "class 'id_00000003' is in train and"),
+    ],
+)
+def test_damaged_inshop(tmp_path, change, why):
+    check_damage(tmp_path, "inshop", "Eval/list_eval_partition.txt", change, why)
 
 
 @pytest.mark.data
