@@ -10,7 +10,7 @@ from torchvision import datasets as tv
 
 from sslkit.data.downstream import Downstream
 from sslkit.data.layouts import Listing, by_mat
-from sslkit.data.split_by_class import INSHOP, halves, inshop, sop
+from sslkit.data.split_by_class import INSHOP, halves, inshop, omniglot, sop
 
 
 def cub200(root: Path) -> Listing:
@@ -49,5 +49,7 @@ CLASS_DISJOINT = {
         sop, "Stanford_Online_Products", "https://cvgl.stanford.edu/projects/lifted_struct/"),
     "inshop": Downstream("In-Shop", "accuracy", 7_982, 25_882, 26_830,  # 14,218 are queries
         inshop, INSHOP, "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html"),
+    "omniglot": Downstream("Omniglot", "accuracy", 1_623, 19_280, 13_180,
+        omniglot, "omniglot-py", "https://github.com/brendenlake/omniglot"),
 }
 # fmt: on

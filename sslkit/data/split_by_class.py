@@ -1,10 +1,10 @@
 """How the sets lie on disk whose classes are split in two, to train on and to test with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sslkit.data.layouts import Listing
+from sslkit.data.layouts import Listing, class_folders, items_of, refuse_empty
 
 INSHOP = "In-shop_Clothes_Retrieval_Benchmark"
 STATUSES = ("train", "query", "gallery")
@@ -53,6 +53,46 @@ def inshop(root: Path) -> Listing:
     if both := queries & {path for path, _ in gallery}:
         raise ValueError(f"{str(min(both))!r} is a query and in the gallery, one of {len(both)}")
     return numbered(train, query + gallery)._replace(queries=queries)
+
+
+def omniglot(root: Path) -> Listing:
+    """Omniglot (Lake et al. 2015, Science) as torchvision unpacks it, by the authors' alphabets.
+
+    A class is a character of an alphabet. Without the evaluation alphabets the characters of the
+    background are halved; of it there may be the two small sets alone, which have images in common.
+    """
+    folder = root / "omniglot-py"
+    whole, evaluation = folder / "images_background", folder / "images_evaluation"
+    small = [folder / f"images_background_small{i}" for i in (1, 2)]
+    train = _characters([whole] if whole.is_dir() or not small[0].is_dir() else small)
+    if not evaluation.is_dir():
+        return halves(list(train), items_of(train))
+    both = (train, _characters([evaluation]))
+    return numbered(*([(p, name) for name, paths in x.items() for p in paths] for x in both))
+
+
+def _characters(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """alphabet/character -> images, sorted; of images of one name in it, the first folder's."""
+    found: dict[str, dict[str, Path]] = {}
+    for folder in folders:
+        for alphabet in (p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."):
+            characters = class_folders(alphabet)
+            refuse_empty(alphabet, characters)
+            for name, paths in characters.items():
+                images = {path.relative_to(alphabet).as_posix(): path for path in paths}
+                character = f"{alphabet.name}/{name}"
+                found[character] = images | found.get(character, {})
+    return {name: [found[name][i] for i in sorted(found[name])] for name in sorted(found)}
+
+
+def halved_folders(folder: Path) -> Listing:
+    """Any folder of folders of images, one a class, the classes sorted by name."""
+    if not folder.is_dir():
+        text = "classes:DIR is a folder that has a folder of images a class"
+        raise FileNotFoundError(f"no folder {str(folder)!r}: {text}")
+    found = class_folders(folder)
+    refuse_empty(folder, found)
+    return halves(list(found), items_of(found))
 
 
 def table(file: Path, head: str, *, counted: bool = False) -> list[list[str]]:

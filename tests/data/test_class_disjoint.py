@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from shutil import copytree, rmtree
 
 import numpy as np
 import pytest
@@ -21,6 +22,16 @@ def paint(path, label):
 
 def shown(data):
     return [round((image[0].float().mean().item() - 20) / 40) for image, _ in data]
+
+
+def strokes(data):
+    """What ``stroke`` put into images of 8 pixels a side: rows of black above rows of white."""
+    found = []
+    for image, _ in data:
+        black = (image == 0).all(0).all(1).tolist()
+        assert (image == 255).all(0).all(1).tolist() == [not row for row in black]
+        found.append(sum(black) - 1)
+    return found
 
 
 def write_cub200(root):
@@ -92,24 +103,52 @@ def write_inshop(root, images="Img"):
     return [items[i] for i in label], [0, 1, 0], [2, 3, 3, 2, 3, 2]
 
 
+def stroke(path, label):
+    """A black stroke on white, one bit a pixel: as long as the label says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("1", (8, 8), 1)
+    image.paste(0, (0, 0, 8, label + 1))
+    image.save(path, "PNG")
+
+
+def write_omniglot(root, parts=("images_background", "images_evaluation")):
+    """Two characters a part, that of the second alphabet with one more drawing."""
+    classes, labels = [], []
+    for part, names in zip(parts, (("Greek", "Latin"), ("Angelic", "Tibetan")), strict=True):
+        labels.append([])
+        for i, alphabet in enumerate(names):
+            for drawing in range(1, 2 + i):
+                file = f"{len(classes):04d}_{drawing:02d}.png"
+                path = root / "omniglot-py" / part / alphabet / "character01" / file
+                stroke(path, len(classes))
+                path.with_name(f"._{file}").write_text("no image")
+                labels[-1].append(len(classes))
+            classes.append(f"{alphabet}/character01")
+        (root / "omniglot-py" / part / "README.md").write_text("no alphabet")
+        (root / "omniglot-py" / part / ".cache" / "empty").mkdir(parents=True)
+    return classes, *labels
+
+
 WRITERS = {
     "cub200": write_cub200,
     "cars196": write_cars196,
     "sop": write_sop,
     "inshop": write_inshop,
+    "omniglot": write_omniglot,
 }
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_layout(tmp_path, name):
     classes, *truth = WRITERS[name](tmp_path)
-    found = load_splits(name, root=tmp_path, size=6)
+    found = load_splits(name, root=tmp_path, size=8)
+    see = strokes if name == "omniglot" else shown
     row = CLASS_DISJOINT[name]
     assert (found.title, found.metric) == (row.title, "accuracy")
     assert found.homepage == row.homepage
     assert found.differs.startswith(f"4 of {row.classes} classes, ")
     for data, labels in zip(found[:2], truth, strict=True):
-        assert data.labels.tolist() == labels == shown(data) == [label for _, label in data]
+        assert data.labels.tolist() == labels == see(data) == [label for _, label in data]
         assert data.classes == tuple(classes)
 
 
@@ -131,11 +170,99 @@ def test_inshop_tells_queries_from_the_gallery(tmp_path, images):
     assert shown(test) == test.labels.tolist()
 
 
+SMALL = ("images_background_small1", "images_background_small2")
+
+
+def write_small_omniglot(root):
+    """Four characters in the first set; in the second a fifth, and one of them again, and more."""
+    base = root / "omniglot-py"
+    for i, name in enumerate(("Greek/character02", "Latin/character01", "Greek/character10")):
+        stroke(base / SMALL[0] / name / "0001_01.png", i)
+    stroke(base / SMALL[0] / "Korean" / "character01" / "0001_01.png", 3)
+    stroke(base / SMALL[1] / "Sanskrit" / "character01" / "0001_01.png", 4)
+    stroke(base / SMALL[1] / "Latin" / "character01" / "0001_01.png", 1)
+    stroke(base / SMALL[1] / "Latin" / "character01" / "0001_02.png", 5)
+    return [f"{x}/character{i:02d}" for x, i in (("Greek", 2), ("Greek", 10), ("Korean", 1))] + [
+        "Latin/character01",
+        "Sanskrit/character01",
+    ]
+
+
+def test_the_small_sets_of_omniglot_are_one_and_halved(tmp_path):
+    classes = write_small_omniglot(tmp_path)
+    train, test, *rest = load_splits("omniglot", root=tmp_path, size=8)
+    assert train.classes == tuple(classes)
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1], [2, 3, 3, 4])
+    assert (strokes(train), strokes(test)) == ([0, 2], [3, 1, 5, 4])
+    assert [path.parts[-4] for path in test.paths] == [SMALL[i] for i in (0, 0, 1, 1)]
+    assert rest[2] == "5 of 1623 classes, 2 + 4 images"
+
+
+def test_the_small_sets_of_omniglot_train_where_the_evaluation_alphabets_test(tmp_path):
+    write_small_omniglot(tmp_path)
+    stroke(tmp_path / "omniglot-py/images_evaluation/Angelic/character01/0001_01.png", 6)
+    stroke(tmp_path / "omniglot-py/images_evaluation/Angelic/character02/0001_01.png", 7)
+    train, test, *_ = load_splits("omniglot", root=tmp_path, size=8)
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 2, 3, 3, 4], [5, 6])
+    assert strokes(test) == [6, 7]
+    assert test.classes[5:] == ("Angelic/character01", "Angelic/character02")
+
+
+def test_the_background_of_omniglot_goes_before_the_small_sets(tmp_path):
+    write_small_omniglot(tmp_path)
+    write_omniglot(tmp_path)
+    train, _, *rest = load_splits("omniglot", root=tmp_path, size=8)
+    assert train.labels.tolist() == [0, 1, 1]
+    assert rest[2] == "4 of 1623 classes, 3 + 3 images"
+
+
+def test_classes_of_a_folder(tmp_path):
+    names = ["10", "9", "Cat", "ant", "cat"]
+    for i, name in enumerate(names):
+        for j in range(i + 1):
+            paint(tmp_path / "my pets" / name / "deep" / f"{j}.jpg", i)
+    (tmp_path / "my pets" / ".hidden").mkdir()
+    (tmp_path / "my pets" / "list.txt").write_text("no class")
+    found = load_splits(f"classes:{tmp_path}/my pets", size=6)
+    assert found[2:] == ("my pets", "accuracy", None, "")
+    assert found.train.classes == found.test.classes == tuple(names)
+    assert found.train.labels.tolist() == shown(found.train) == [0, 1, 1]
+    assert found.test.labels.tolist() == shown(found.test) == [2] * 3 + [3] * 4 + [4] * 5
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "why"),
+    [
+        (None, FileNotFoundError, "no folder '.*/set': classes:DIR is a folder that has a folder"),
+        ("", ValueError, "no image to train with in '.*/set'"),
+        ("a", ValueError, "no image to train with in"),
+        (
+            "abc",
+            ValueError,
+            "^classes:.*: its 1 images to train with show one class, 'a'",
+        ),
+        ("abcd-", ValueError, "no image in '.*/set/-'"),
+    ],
+)
+def test_classes_of_a_folder_that_will_not_do(tmp_path, names, kind, why):
+    folder = tmp_path / "set"
+    if names is not None:
+        folder.mkdir()
+    for name in names or "":
+        (folder / name).mkdir()
+        if name != "-":
+            paint(folder / name / "1.jpg", 0)
+    with pytest.raises(kind, match=why) as error:
+        load_splits(f"classes:{folder}")
+    assert "\n" not in str(error.value)
+
+
 PUBLISHED = {  # classes and images to train with, and to test with
     "cub200": ((100, 5_864), (100, 5_924)),  # 11,788 images: both official halves
     "cars196": ((98, 8_054), (98, 8_131)),  # 16,185 images: both official halves
     "sop": ((11_318, 59_551), (11_316, 60_502)),
     "inshop": ((3_997, 25_882), (3_985, 14_218 + 12_612)),
+    "omniglot": ((964, 964 * 20), (659, 659 * 20)),
 }
 
 
@@ -235,6 +362,65 @@ def test_damaged_sop(tmp_path, file, change, why):
 )
 def test_damaged_inshop(tmp_path, change, why):
     check_damage(tmp_path, "inshop", "Eval/list_eval_partition.txt", change, why)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            lambda base: (base / "images_background").rename(base / "x"),
+            "No such.*_background'",
+        ),
+        (
+            lambda base: (base / "images_evaluation/Tibetan/two").mkdir(),
+            "no image in '.*an/two",
+        ),
+        (lambda base: rmtree(base / "images_evaluation/Tibetan"), "images to test with show one"),
+        (lambda base: rmtree(base / "images_background/Latin"), "images to train with show one cl"),
+        (
+            lambda base: copytree(
+                base / "images_evaluation/Angelic", base / "images_background/Angelic"
+            ),
+            "class 'Angelic/character01' is in train and in test",
+        ),
+        (
+            lambda base: rmtree(base / "images_evaluation"),
+            "images to train with show one class",
+        ),
+    ],
+)
+def test_damaged_omniglot(tmp_path, change, why):
+    write_omniglot(tmp_path)
+    change(tmp_path / "omniglot-py")
+    with pytest.raises(ValueError, match=f"^omniglot.*{why}") as error:
+        load_splits("omniglot", root=tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_one_small_set_of_omniglot_is_not_the_two(tmp_path):
+    write_small_omniglot(tmp_path)
+    rmtree(tmp_path / "omniglot-py" / SMALL[1])
+    with pytest.raises(ValueError, match=r"incomplete \(.*No such file.*_small2"):
+        load_splits("omniglot", root=tmp_path)
+
+
+@pytest.mark.data
+def test_real_omniglot():
+    """The two small sets have two alphabets in common, and the same images in them."""
+    base = REAL / "omniglot-py"
+    found = load_splits("omniglot", root=REAL, size=28)
+    assert found.train.labels.unique().tolist() == list(range(121))
+    assert found.test.labels.unique().tolist() == list(range(121, 242))
+    for data in found[:2]:
+        assert data.labels.unique(return_counts=True)[1].tolist() == [20] * 121
+        values = torch.stack([data[i][0] for i in range(0, len(data), 97)]).float()
+        assert 200 < values.mean() < 250  # black on white
+        assert (values[:, 0] == values[:, 1]).all()
+    both = [path for path in base.glob("*small1/*/*/*.png")]
+    others = [base / SMALL[1] / path.relative_to(base / SMALL[0]) for path in both]
+    shared = [pair for pair in zip(both, others, strict=True) if pair[1].is_file()]
+    assert len(shared) == 1000
+    assert all(a.read_bytes() == b.read_bytes() for a, b in shared)
 
 
 @pytest.mark.data
