@@ -49,8 +49,8 @@ class LabelledImages(Dataset):
         name: of the set, which an error says where an image has no path.
 
     Attributes:
-        paths: the files, or None if the sources are not a list of them.
-        fingerprint: what tells the images from others where there are no paths, or None.
+        paths: the files, or None where the sources are none.
+        fingerprint: what else than the paths tells the images from others, or None.
         queries: of images to test with, bool (N,): which are searched for among the others, the
             gallery; or None, where each is searched for among all others.
 

@@ -1,13 +1,14 @@
 """How the downstream sets lie on disk: list files and folders -> paths, labels, class names."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from torchvision import datasets as tv
 
+from sslkit.data.cropped import Box
 from sslkit.data.folder import SUFFIXES
 
 VOC_CLASSES = (
@@ -24,6 +25,7 @@ class Listing(NamedTuple):
     train: Sequence[tuple[Path, Any]]
     test: Sequence[tuple[Path, Any]]
     queries: Collection[Path] = ()  # test images that are searched for among the others
+    boxes: Mapping[Path, Box] | None = None  # what each image is cut to
 
 
 def refuse_outside(paths: Iterable[str | Path], folder: Path) -> None:

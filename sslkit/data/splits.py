@@ -51,8 +51,9 @@ def load_splits(
 
     Args:
         name: a set of the SimCLR transfer table (``DOWNSTREAM``); one of ``CLASS_DISJOINT``,
-            whose test classes no training image shows: ``cub200``, ``cars196``, ``sop``,
-            ``inshop`` or ``omniglot``; ``fashion_mnist``, ``stl10`` or ``shapes``; or
+            whose test classes no training image shows: ``cub200``, ``cars196``, the same with
+            ``_cropped`` after it, each image cut to the object's box, ``sop``, ``inshop`` or
+            ``omniglot``; ``fashion_mnist``, ``stl10`` or ``shapes``; or
             ``folder:DIR``, a folder with ``train/`` and ``test/``, in each of which a folder of
             images is a class; ``classes:DIR``, a folder of such classes, by whose names the first
             half trains and the second half tests; ``torchvision:CLASS``, a class of torchvision

@@ -8,9 +8,12 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from sslkit.data import load_splits
+from sslkit.backbones import ResNet9
+from sslkit.data import ImageError, LabelledImages, load_splits
 from sslkit.data.class_disjoint import CLASS_DISJOINT
 from sslkit.data.downstream import differs
+from sslkit.evaluation.fingerprint import fingerprint
+from sslkit.views import EvaluationView
 
 REAL = Path(os.environ.get("SSLKIT_DATA") or "~/.cache/sslkit/data").expanduser()
 
@@ -48,13 +51,14 @@ def write_cub200(root):
         "image_class_labels.txt": [label + 1 for label in labels],
         "train_test_split.txt": [i % 2 for i in range(len(labels))],
     }
+    tables["bounding_boxes.txt"] = ["0.0 0.0 12.0 8.0"] * len(labels)
     for file, values in tables.items():
         lines = (f"{i} {value}\n" for i, value in enumerate(values, 1))
         (base / file).write_text("".join(lines))
     return names, [0, 0, 1], [2, 2, 2, 3]
 
 
-def write_cars196(root):
+def write_cars196(root, boxes=((1, 1, 12, 8),) * 8):
     base, classes = root / "stanford_cars", ["AM General Hummer", "Acura RL", "Audi TT", "Volvo"]
     truth = {"train": [2, 0, 3, 1], "test": [1, 2, 0, 3]}
     files = {"train": "devkit/cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
@@ -62,8 +66,10 @@ def write_cars196(root):
     named = np.array([[np.array([name], object) for name in classes]], object)
     savemat(base / "devkit" / "cars_meta.mat", {"class_names": named.reshape(1, -1)})
     fields = [(f, object) for f in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")]
+    boxes = [tuple(map(np.uint8, box)) for box in boxes]
     for split, labels in truth.items():
-        rows = [(1, 2, 3, 4, np.uint8(c + 1), f"{i + 1:05d}.jpg") for i, c in enumerate(labels)]
+        four = boxes[:4] if split == "train" else boxes[4:]
+        rows = [(*four[i], np.uint8(c + 1), f"{i + 1:05d}.jpg") for i, c in enumerate(labels)]
         savemat(base / files[split], {"annotations": np.array([rows], fields)})
         for i, label in enumerate(labels):
             paint(base / f"cars_{split}" / f"{i + 1:05d}.jpg", label)
@@ -131,7 +137,9 @@ def write_omniglot(root, parts=("images_background", "images_evaluation")):
 
 WRITERS = {
     "cub200": write_cub200,
+    "cub200_cropped": write_cub200,
     "cars196": write_cars196,
+    "cars196_cropped": write_cars196,
     "sop": write_sop,
     "inshop": write_inshop,
     "omniglot": write_omniglot,
@@ -158,6 +166,98 @@ def test_cars_without_the_labels_of_the_official_test_half(tmp_path):
     train, test, *_ = load_splits("cars196", root=tmp_path, size=6)
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1], [2, 3])
     assert shown(test) == [2, 3]
+
+
+def told_apart(paths):
+    """Other pixels in each file, no two of which are alike: 12 x 8, as arrays by their path."""
+    pixels = {}
+    for i, path in enumerate(sorted(paths)):
+        y, x = np.mgrid[:8, :12]
+        pixels[path] = np.stack([20 * x, 30 * y, 0 * x + i], 2).astype(np.uint8)
+        Image.fromarray(pixels[path]).save(path, "PNG")
+    return pixels
+
+
+def check_cropped(name, root, slices):
+    """``slices`` by the names of files: rows and columns of what is inside the box."""
+    whole, cropped = (load_splits(x, root=root, size=6) for x in (name, f"{name}_cropped"))
+    assert cropped.title == f"{whole.title}, cropped"
+    pixels = told_apart([*whole.train.paths, *whole.test.paths])
+    for before, data in zip(whole[:2], cropped[:2], strict=True):
+        assert (data.paths, data.classes) == (before.paths, before.classes)
+        assert data.labels.tolist() == before.labels.tolist()
+        for i, path in enumerate(data.paths):
+            inside = pixels[path][slices[path.name]]
+            assert np.asarray(data.sources[i]).tolist() == inside.tolist()
+            alone = LabelledImages([Image.fromarray(inside)], torch.tensor([0]), ["a"], 6)
+            assert torch.equal(data[i][0], alone[0][0])
+            assert torch.equal(data.head(i + 1)[i][0], alone[0][0])
+
+
+def test_cub200_cropped(tmp_path):
+    """From 0: left, top, width, height; clipped to the image, and widened to whole pixels."""
+    write_cub200(tmp_path)
+    boxes = {
+        "2.0 1.0 4.0 5.0": np.s_[1:6, 2:6],
+        "0.0 0.0 1.0 1.0": np.s_[:1, :1],
+        "11.0 7.0 1.0 1.0": np.s_[7:, 11:],
+        "-3.0 4.0 5.0 90.0": np.s_[4:, :2],
+        "2.5 1.5 2.0 2.0": np.s_[1:4, 2:5],
+        "0.0 0.0 12.0 8.0": np.s_[:, :],
+        "7 0 400 1": np.s_[:1, 7:],
+    }
+    base = tmp_path / "CUB_200_2011"
+    lines = [f"{i} {box}\n" for i, box in enumerate(boxes, 1)]
+    (base / "bounding_boxes.txt").write_text("".join(reversed(lines)))
+    names = [line.rpartition("/")[2] for line in (base / "images.txt").read_text().splitlines()]
+    check_cropped("cub200", tmp_path, dict(zip(names, boxes.values(), strict=True)))
+
+
+def test_cars196_cropped(tmp_path):
+    """The first and the last pixel, from 1."""
+    boxes = [(1, 1, 12, 8), (3, 2, 5, 4), (12, 8, 12, 8), (0, 0, 12, 8)]
+    write_cars196(tmp_path, [*boxes, *[(2, 3, 200, 200)] * 4])
+    inside = [np.s_[:, :], np.s_[1:4, 2:5], np.s_[7:, 11:], np.s_[:, :]]
+    slices = {f"{i:05d}.jpg": part for i, part in enumerate(inside, 1)}
+    base = tmp_path / "stanford_cars"
+    (base / "cars_test_annos_withlabels.mat").rename(base / "x")
+    check_cropped("cars196", tmp_path, slices)
+    (base / "x").rename(base / "cars_test_annos_withlabels.mat")
+    for data in load_splits("cars196_cropped", root=tmp_path)[:2]:
+        sizes = [data.sources[i].size for i in range(4) if data.paths[i].parent.name == "cars_test"]
+        assert sizes == [(11, 6)] * 2
+
+
+def test_a_cropped_image_is_turned_upright(tmp_path):
+    write_cub200(tmp_path)
+    (tmp_path / "CUB_200_2011" / "bounding_boxes.txt").write_text(
+        "".join(f"{i} 0 0 8 8\n" for i in range(1, 8))
+    )
+    train, *_ = load_splits("cub200_cropped", root=tmp_path, size=8)
+    upright = told_apart(train.paths)[train.paths[0]]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(upright).save(train.paths[0], "PNG", exif=exif)
+    turned = np.rot90(upright[:, :8], -1)
+    assert train[0][0].permute(1, 2, 0).tolist() == turned.tolist()
+
+
+def test_a_cropped_set_has_a_fingerprint_of_its_boxes_and_files(tmp_path):
+    def key():
+        data = load_splits("cub200_cropped", root=tmp_path, size=6).train
+        return fingerprint(net, data, EvaluationView(6))
+
+    net = ResNet9(2)
+    write_cub200(tmp_path)
+    train = load_splits("cub200", root=tmp_path, size=6).train
+    keys = [fingerprint(net, train, EvaluationView(6)), key()]
+    assert key() == keys[-1]
+    boxes = tmp_path / "CUB_200_2011" / "bounding_boxes.txt"
+    boxes.write_text(boxes.read_text().replace("2 0.0", "2 1.0"))
+    keys.append(key())
+    os.utime(train.paths[0], ns=(10**18, 10**18))
+    keys.append(key())
+    assert len(set(keys)) == 4
 
 
 @pytest.mark.parametrize("images", ["Img", ""])
@@ -259,7 +359,9 @@ def test_classes_of_a_folder_that_will_not_do(tmp_path, names, kind, why):
 
 PUBLISHED = {  # classes and images to train with, and to test with
     "cub200": ((100, 5_864), (100, 5_924)),  # 11,788 images: both official halves
+    "cub200_cropped": ((100, 5_864), (100, 5_924)),
     "cars196": ((98, 8_054), (98, 8_131)),  # 16,185 images: both official halves
+    "cars196_cropped": ((98, 8_054), (98, 8_131)),
     "sop": ((11_318, 59_551), (11_316, 60_502)),
     "inshop": ((3_997, 25_882), (3_985, 14_218 + 12_612)),
     "omniglot": ((964, 964 * 20), (659, 659 * 20)),
@@ -306,6 +408,65 @@ def test_damaged_cub200(tmp_path, file, change, why):
     with pytest.raises(ValueError, match=f"cub200 at .* is damaged or incomplete .*{why}") as error:
         load_splits("cub200", root=tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (None, r"damaged or incomplete .*No such file"),
+        (lambda t: t.replace("5 0.0 0.0 12.0 8.0\n", ""), "has no box of '003.*Blackbird_0004"),
+        (
+            lambda t: t.replace("5 0.0 0.0 12.0", "5 0.0 12.0"),
+            "of '003.*' is not four numbers, but",
+        ),
+        (lambda t: t.replace("5 0.0", "5 zero"), r"is not four numbers, but \['zero', '0.0', '12"),
+        (
+            lambda t: t.replace("5 0.0", "5 nan"),
+            "the box of '003.*' is empty: from nan, 0 to nan, 8",
+        ),
+        (lambda t: t.replace("5 0.0 0.0 12.0", "5 0.0 0.0 0.0"), "is empty: from 0, 0 to 0, 8"),
+        (lambda t: t.replace("5 0.0 0.0 12.0 8", "5 0.0 0.0 12.0 -8"), "is empty: .* to 12, -8"),
+        (lambda t: t.replace("5 0.0 0.0 12.0", "5 0.0 0.0 inf"), "is empty: from 0, 0 to inf, 8"),
+    ],
+)
+def test_damaged_cub200_boxes(tmp_path, change, why):
+    check_damage(tmp_path, "cub200_cropped", "bounding_boxes.txt", change, why)
+
+
+@pytest.mark.parametrize(
+    ("box", "why"),
+    [((5, 1, 4, 8), "'00003.jpg' is empty: from 4, 0 to 4, 8"), ((1, 9, 12, 8), "8 to 12, 8")],
+)
+def test_damaged_cars196_boxes(tmp_path, box, why):
+    boxes = [(1, 1, 12, 8)] * 8
+    write_cars196(tmp_path, [*boxes[:6], box, boxes[0]])
+    with pytest.raises(ValueError, match=f"^cars196_cropped at .* damaged or incomplete .*{why}"):
+        load_splits("cars196_cropped", root=tmp_path)
+
+
+def test_cars196_without_boxes(tmp_path):
+    write_cars196(tmp_path)
+    path = tmp_path / "stanford_cars" / "devkit" / "cars_train_annos.mat"
+    fields = [("class", object), ("fname", object)]
+    rows = [(np.uint8(i + 1), f"{i + 1:05d}.jpg") for i in range(4)]
+    savemat(path, {"annotations": np.array([rows], fields)})
+    load_splits("cars196", root=tmp_path)
+    with pytest.raises(ValueError, match=r"damaged or incomplete .*bbox_x1"):
+        load_splits("cars196_cropped", root=tmp_path)
+
+
+def test_a_cropped_image_that_cannot_be_read(tmp_path):
+    write_cub200(tmp_path)
+    boxes = tmp_path / "CUB_200_2011" / "bounding_boxes.txt"
+    boxes.write_text(boxes.read_text().replace("1 0.0", "1 12.0"))
+    train, *_ = load_splits("cub200_cropped", root=tmp_path)
+    with pytest.raises(
+        ImageError, match=r"0000_900.jpg': its box .* is outside the 12 x 8 pixels$"
+    ):
+        train[0]
+    train.paths[1].write_bytes(b"junk")
+    with pytest.raises(ImageError, match=r"^cannot read image 1 .*_0001_901.jpg': not an image$"):
+        train[1]
 
 
 def check_damage(tmp_path, name, file, change, why):
