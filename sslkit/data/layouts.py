@@ -43,8 +43,10 @@ def by_torchvision(cls: Any, train: Sequence[str], test: Sequence[str], root: Pa
     parts = [[_named(cls, split, root) for split in splits] for splits in (train, test)]
     classes = list(dict.fromkeys(name for part in parts for names, _ in part for name in names))
     number = {name: i for i, name in enumerate(classes)}
-    items = [[(p, number[name]) for _, pairs in part for p, name in pairs] for part in parts]
-    return Listing(classes, *items)
+    first, second = (
+        [(path, number[name]) for _, pairs in part for path, name in pairs] for part in parts
+    )
+    return Listing(classes, first, second)
 
 
 def _named(cls: Any, split: str, root: Path) -> tuple[Sequence[str], list[tuple[Path, str]]]:
@@ -79,7 +81,7 @@ def voc2007(root: Path) -> Listing:
         refuse_outside(data.annotations, root / "VOCdevkit" / "VOC2007")
         pairs = zip(data.images, data.annotations, strict=True)
         parts.append([(Path(image), _marks(annotation)) for image, annotation in pairs])
-    return Listing(VOC_CLASSES, *parts)
+    return Listing(VOC_CLASSES, parts[0], parts[1])
 
 
 def _marks(annotation: str) -> tuple[int, ...]:
@@ -107,8 +109,10 @@ def sun397(root: Path) -> Listing:
         for file in ("ClassName.txt", "Training_01.txt", "Testing_01.txt")
     )
     number = {name: i for i, name in enumerate(names)}
-    items = [[(folder / p[1:], number[p.rpartition("/")[0]]) for p in paths] for paths in lists]
-    return Listing([name[3:] for name in names], *items)
+    first, second = (
+        [(folder / p[1:], number[p.rpartition("/")[0]]) for p in paths] for paths in lists
+    )
+    return Listing([name[3:] for name in names], first, second)
 
 
 def birdsnap(root: Path) -> Listing:

@@ -21,8 +21,11 @@ def halves(classes: Sequence[str], items: Sequence[tuple[Path, Any]]) -> Listing
 def numbered(train: Named, test: Named) -> Listing:
     """The classes numbered as they come, those to train with first."""
     number: dict[str, int] = {}
-    items = [[(p, number.setdefault(c, len(number))) for p, c in part] for part in (train, test)]
-    return Listing(list(number), *items)
+    first, second = (
+        [(path, number.setdefault(name, len(number))) for path, name in part]
+        for part in (train, test)
+    )
+    return Listing(list(number), first, second)
 
 
 def sop(root: Path) -> Listing:
