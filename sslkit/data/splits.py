@@ -1,5 +1,6 @@
 """Any labelled set in two, to train on and to test with: ``load_splits("flowers102")``."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,9 +92,7 @@ def load_splits(
         if value is not None and value < 1:
             raise ValueError(f"{what} must be at least 1, got {value!r}")
     name = f"folder:{root}" if name == "folder" and root is not None else name
-    kind, _, rest = str(name).partition(":")
-    if kind not in ANY or not rest:
-        check_choice("data set", name, (*ROWS, *OTHERS, *map(":".join, ANY.items())))
+    check_name(name)
     train, test, words = _read(name, root, size, limit)
     if limit is not None and isinstance(train, LabelledImages):
         train = train.drawn(limit)
@@ -106,6 +105,14 @@ def load_splits(
     _check(name, train, test, lacks)
     title, metric, homepage = about(name)
     return Splits(train, test, title, metric, words, homepage)
+
+
+def check_name(name: str, others: Iterable[str] = ()) -> None:
+    """Raise ValueError, with the choices, unless it is a name of :func:`load_splits`."""
+    kind, _, rest = str(name).partition(":")
+    if kind not in ANY or not rest:
+        known = dict.fromkeys((*others, *ROWS, *OTHERS, *map(":".join, ANY.items())))
+        check_choice("data set", name, tuple(known))
 
 
 def about(name: str) -> About:
