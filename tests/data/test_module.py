@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -11,6 +13,7 @@ from sslkit.data import (
     DataModule,
     ImageError,
     LabelledImages,
+    Splits,
     load,
 )
 from sslkit.data import decode as files
@@ -67,11 +70,17 @@ def test_a_folder_is_its_train_split_and_224_pixels_by_default(tmp_path):
     assert (len(bare.dataset), bare.dataset.labels, bare.dataset.classes) == (10, None, None)
 
 
-def test_classes_that_only_the_test_split_shows_have_no_number(tmp_path):
-    """As of In-Shop and others, whose lists may number the classes in any order."""
-    write_classes(tmp_path, (1, 2, 1, 3))
-    data = module(f"classes:{tmp_path}", size=6, limit=2)
-    assert (data.dataset.classes, data.dataset.labels.tolist()) == (("a", "b"), [0, 1])
+def test_classes_that_the_train_split_does_not_show_have_no_number(monkeypatch):
+    def found(name, **options):
+        test = LabelledImages([], torch.tensor([0, 1]), "abcdef")
+        train = LabelledImages([Path("x")] * 4, torch.tensor([5, 2, 5, 4]), "abcdef")
+        return Splits(train, test, name, "accuracy", None, "")
+
+    monkeypatch.setattr("sslkit.data.training_images.load_splits", found)
+    data = module("inshop", resident=False)
+    assert (data.dataset.classes, data.dataset.labels.tolist()) == (("c", "e", "f"), [2, 0, 2, 1])
+    data = module("inshop", resident=False, limit=2)  # a part of them, and named the same
+    assert (data.dataset.classes, data.dataset.labels.tolist()) == (("c", "e", "f"), [2, 0])
 
 
 def test_limit_takes_the_first(tmp_path):
