@@ -54,7 +54,8 @@ class ClassBatches(BatchOrder):
         if len(shown) < needed:
             raise ValueError(
                 f"batch_size {batch_size} with {per_class} images a class on {world_size} "
-                f"process(es) takes {needed} classes, but there are {len(shown)}: lower it"
+                f"process(es) takes {needed} classes, but there are {len(shown)}: lower it, "
+                "or raise per_class"
             )
         if (short := (counts < per_class).nonzero()).numel():
             label, count = int(shown[short[0]]), int(counts[short[0]])
