@@ -1,6 +1,7 @@
 """Data: sets by name, labelled or not, the procedural set, the data module of a run."""
 
 from sslkit.data.array import ArrayDataset
+from sslkit.data.class_batches import ClassBatches
 from sslkit.data.datasets import DATASETS, load
 from sslkit.data.downstream import DOWNSTREAM
 from sslkit.data.folder import ImageFolder
@@ -15,6 +16,7 @@ __all__ = [
     "DOWNSTREAM",
     "ArrayDataset",
     "BatchOrder",
+    "ClassBatches",
     "DataModule",
     "ImageError",
     "ImageFolder",

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision import datasets as tv
 
 from sslkit.data import layouts
+from sslkit.data.cropped import Cropped
 from sslkit.data.datasets import CIFAR
 from sslkit.data.images import LabelledImages
 from sslkit.data.layouts import Listing, by_mat, by_torchvision
@@ -101,11 +102,23 @@ def images_of(listing: Listing, folder: Path, size: int) -> Pair:
         if not paths:
             raise ValueError(f"no image to {split} with in {str(folder)!r}")
         labels = torch.tensor([label for _, label in items], dtype=torch.int64)
-        splits.append(LabelledImages(paths, labels, listing.classes, size))
+        splits.append(_labelled(paths, labels, listing, size))
         seen.append(set(paths))
     if both := seen[0] & seen[1]:
         raise ValueError(f"{str(min(both))!r} is in train and in test, one of {len(both)}")
+    if listing.queries:
+        splits[1].queries = torch.tensor([path in listing.queries for path, _ in listing.test])
     return splits[0], splits[1]
+
+
+def _labelled(paths: list[Path], labels: Tensor, listing: Listing, size: int) -> LabelledImages:
+    """One split, its images cut to their boxes where they have some."""
+    if listing.boxes is None:
+        return LabelledImages(paths, labels, listing.classes, size)
+    cropped = Cropped(paths, [listing.boxes[path] for path in paths])
+    data = LabelledImages(cropped, labels, listing.classes, size)
+    data.paths, data.fingerprint = paths, cropped.fingerprint
+    return data
 
 
 def differs(row: Downstream, train: Tensor, test: Tensor) -> str | None:

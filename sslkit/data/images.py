@@ -49,8 +49,10 @@ class LabelledImages(Dataset):
         name: of the set, which an error says where an image has no path.
 
     Attributes:
-        paths: the files, or None if the sources are not a list of them.
-        fingerprint: what tells the images from others where there are no paths, or None.
+        paths: the files, or None where the sources are none.
+        fingerprint: what else than the paths tells the images from others, or None.
+        queries: of images to test with, bool (N,): which are searched for among the others, the
+            gallery; or None, where each is searched for among all others.
 
     >>> data = LabelledImages([Path("cat.png")], torch.tensor([0]), ["cat"])
     >>> len(data), data.labels, data.classes, data.size, data.paths[0].name
@@ -70,6 +72,7 @@ class LabelledImages(Dataset):
         paths = [p for p in sources if isinstance(p, Path)] if isinstance(sources, list) else []
         self.paths: list[Path] | None = paths if len(paths) == len(labels) else None
         self.fingerprint: str | None = None
+        self.queries: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -114,6 +117,7 @@ class LabelledImages(Dataset):
         part.sources = _Chosen(self.sources, chosen)
         part.paths = self.paths and [self.paths[i] for i in chosen]
         part.fingerprint = self.fingerprint and f"{self.fingerprint} {chosen}"
+        part.queries = None if self.queries is None else self.queries[rows]
         return part
 
 

@@ -1,13 +1,14 @@
 """How the downstream sets lie on disk: list files and folders -> paths, labels, class names."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from torchvision import datasets as tv
 
+from sslkit.data.cropped import Box
 from sslkit.data.folder import SUFFIXES
 
 VOC_CLASSES = (
@@ -23,6 +24,8 @@ class Listing(NamedTuple):
     classes: Sequence[str]
     train: Sequence[tuple[Path, Any]]
     test: Sequence[tuple[Path, Any]]
+    queries: Collection[Path] = ()  # test images that are searched for among the others
+    boxes: Mapping[Path, Box] | None = None  # what each image is cut to
 
 
 def refuse_outside(paths: Iterable[str | Path], folder: Path) -> None:
@@ -40,8 +43,10 @@ def by_torchvision(cls: Any, train: Sequence[str], test: Sequence[str], root: Pa
     parts = [[_named(cls, split, root) for split in splits] for splits in (train, test)]
     classes = list(dict.fromkeys(name for part in parts for names, _ in part for name in names))
     number = {name: i for i, name in enumerate(classes)}
-    items = [[(p, number[name]) for _, pairs in part for p, name in pairs] for part in parts]
-    return Listing(classes, *items)
+    first, second = (
+        [(path, number[name]) for _, pairs in part for path, name in pairs] for part in parts
+    )
+    return Listing(classes, first, second)
 
 
 def _named(cls: Any, split: str, root: Path) -> tuple[Sequence[str], list[tuple[Path, str]]]:
@@ -76,7 +81,7 @@ def voc2007(root: Path) -> Listing:
         refuse_outside(data.annotations, root / "VOCdevkit" / "VOC2007")
         pairs = zip(data.images, data.annotations, strict=True)
         parts.append([(Path(image), _marks(annotation)) for image, annotation in pairs])
-    return Listing(VOC_CLASSES, *parts)
+    return Listing(VOC_CLASSES, parts[0], parts[1])
 
 
 def _marks(annotation: str) -> tuple[int, ...]:
@@ -104,8 +109,10 @@ def sun397(root: Path) -> Listing:
         for file in ("ClassName.txt", "Training_01.txt", "Testing_01.txt")
     )
     number = {name: i for i, name in enumerate(names)}
-    items = [[(folder / p[1:], number[p.rpartition("/")[0]]) for p in paths] for paths in lists]
-    return Listing([name[3:] for name in names], *items)
+    first, second = (
+        [(folder / p[1:], number[p.rpartition("/")[0]]) for p in paths] for paths in lists
+    )
+    return Listing([name[3:] for name in names], first, second)
 
 
 def birdsnap(root: Path) -> Listing:
@@ -143,8 +150,8 @@ def caltech101(root: Path, n: int = 30, seed: int = 0) -> Listing:
     found = class_folders(root / "caltech101" / "101_ObjectCategories")
     found = {name: sorted(paths, key=lot) for name, paths in found.items() if len(paths) > 1}
     cut = {name: n if len(paths) > n else len(paths) // 2 for name, paths in found.items()}
-    train = _items({name: sorted(paths[: cut[name]]) for name, paths in found.items()})
-    test = _items({name: sorted(paths[cut[name] :]) for name, paths in found.items()})
+    train = items_of({name: sorted(paths[: cut[name]]) for name, paths in found.items()})
+    test = items_of({name: sorted(paths[cut[name] :]) for name, paths in found.items()})
     return Listing(list(found), train, test)
 
 
@@ -161,9 +168,8 @@ def train_test_folders(root: Path) -> Listing:
         text = f"of {len(odd)} in one of them, the first is {odd[0]!r}, only in {side}/"
         raise ValueError(f"the classes in train/ and test/ of {str(root)!r} differ: {text}")
     for folder, found in zip(parts, (train, test), strict=True):
-        for name in (name for name, paths in found.items() if not paths):
-            raise ValueError(f"no image in {str(folder / name)!r}")
-    return Listing(list(train), _items(train), _items(test))
+        refuse_empty(folder, found)
+    return Listing(list(train), items_of(train), items_of(test))
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:
@@ -177,5 +183,12 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     return {entry.name: images(entry) for entry in entries}
 
 
-def _items(found: dict[str, list[Path]]) -> list[tuple[Path, int]]:
+def refuse_empty(folder: Path, found: dict[str, list[Path]]) -> None:
+    """ValueError if one of the ``class_folders`` of a folder has no image."""
+    for name in (name for name, paths in found.items() if not paths):
+        raise ValueError(f"no image in {str(folder / name)!r}")
+
+
+def items_of(found: dict[str, list[Path]]) -> list[tuple[Path, int]]:
+    """The images of ``class_folders``, each with the number of its class."""
     return [(path, i) for i, paths in enumerate(found.values()) for path in paths]

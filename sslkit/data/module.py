@@ -1,17 +1,16 @@
 """The data of a pretraining run, by name."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import pytorch_lightning as pl
 import torch
-from tqdm import tqdm
 
 from sslkit.data.array import ArrayDataset
-from sslkit.data.datasets import load
-from sslkit.data.folder import ImageFolder
+from sslkit.data.class_batches import ClassBatches, check_per_class
+from sslkit.data.datasets import DATASETS
 from sslkit.data.loader import BatchOrder, Loader
+from sslkit.data.training_images import TrainingImages, decoded, training_images
 
 RESIDENT_BYTES = 2 * 2**30
 
@@ -21,19 +20,24 @@ class DataModule(pl.LightningDataModule):
 
     Args:
         name: ``cifar10``, ``cifar100``, ``fashion_mnist``, ``stl10``, ``shapes``, or
-            ``folder`` for any directory of images, nested or flat.
+            ``folder`` for any directory of images, nested or flat; or a set of files that
+            :func:`load_splits` knows, such as ``cub200``, ``flowers102`` or ``classes:DIR``, of
+            which the train split is taken, and those classes that it shows.
         root: where the data lies; by default the environment's ``SSLKIT_DATA``, then
             ``~/.cache/sslkit/data``. A ``folder`` has no default.
         split: ``train``, or another split that the set has (stl10: ``unlabeled``).
-        size: pixels of a side that images are resized to; by default the set's own, 224 for
-            ``folder``.
+        size: pixels of a side that images are resized to; by default the set's own, 224 where
+            files are read.
         limit: take the first ``limit`` images only.
         batch_size: images a step, on each process.
+        per_class: images of each class in a batch, as :class:`ClassBatches` draws them; by
+            default whatever a shuffled order brings.
         resident: keep the set as uint8 on the training device; ``auto`` does up to 2 GiB.
         workers: worker processes of a streamed set; by default one a core, at most 8.
 
     Raises:
-        ValueError: a name, split or size that is not there.
+        ValueError: a name, split or size that is not there, a set of several labels an image,
+            or a batch that the set cannot fill.
         FileNotFoundError: the data is not where it was looked for and cannot be downloaded.
 
     >>> data = DataModule("shapes", limit=64, batch_size=16)
@@ -50,12 +54,15 @@ class DataModule(pl.LightningDataModule):
         size: int | None = None,
         limit: int | None = None,
         batch_size: int = 256,
+        per_class: int | None = None,
         resident: bool | Literal["auto"] = "auto",
         workers: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if per_class is not None:
+            check_per_class(per_class, batch_size)
         if limit is not None and limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}")
         if workers is not None and workers < 0:
@@ -63,31 +70,62 @@ class DataModule(pl.LightningDataModule):
         self.name: str = name
         self.root, self.split, self.size = root, split, size
         self.limit, self.batch_size, self.resident = limit, batch_size, resident
+        self.per_class = per_class
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
-        self.dataset: ArrayDataset | ImageFolder | None = None  # from setup on
+        self.dataset: TrainingImages | None = None  # from setup on
         self.loader: Loader | None = None
         self.position = 0
 
     def prepare_data(self) -> None:
         """Download once, on one process."""
-        if self.dataset is None and self.name not in ("folder", "shapes"):
-            load(self.name, self.split, root=self.root, limit=self.limit)
+        fetched = self.name in DATASETS or self.name.startswith("hf:")
+        if self.dataset is None and fetched and self.name not in ("folder", "shapes"):
+            training_images(self.name, self.split, root=self.root, limit=self.limit)
 
     def setup(self, stage: str) -> None:
-        """Read the set, or scan the folder."""
+        """Read the set, or scan the folder; decode what is to be resident."""
         if self.dataset is None:
             self.seed = torch.initial_seed() % 2**32
-            dataset = load(self.name, self.split, root=self.root, size=self.size, limit=self.limit)
-            if isinstance(dataset, ImageFolder) and self._fits(dataset):
+            dataset = training_images(
+                self.name, self.split, root=self.root, size=self.size, limit=self.limit
+            )
+            if not isinstance(dataset, ArrayDataset) and self._fits(dataset):
+                if self.per_class is not None:
+                    self._order(dataset)  # what it refuses is said before the minutes it takes
                 dataset = decoded(dataset, self.workers)
             self.dataset = dataset
 
-    def _fits(self, dataset: ArrayDataset | ImageFolder) -> bool:
+    def _fits(self, dataset: TrainingImages) -> bool:
         if self.resident == "auto":
             if isinstance(dataset, ArrayDataset):
                 return dataset.images.nbytes <= RESIDENT_BYTES
             return len(dataset) * 3 * dataset.size**2 <= RESIDENT_BYTES
         return self.resident
+
+    def order(self, rank: int = 0, world_size: int = 1) -> BatchOrder:
+        """The batches of an epoch, on one of so many processes; from ``setup`` on.
+
+        Raises:
+            ValueError: the set cannot fill such batches, as its :class:`BatchOrder` or
+                :class:`ClassBatches` says.
+        """
+        assert self.dataset is not None
+        return self._order(self.dataset, rank, world_size)
+
+    def _order(self, dataset: TrainingImages, rank: int = 0, world_size: int = 1) -> BatchOrder:
+        if self.per_class is None:
+            return BatchOrder(
+                len(dataset), self.batch_size, seed=self.seed, rank=rank, world_size=world_size
+            )
+        return ClassBatches(
+            getattr(dataset, "labels", None),
+            self.batch_size,
+            self.per_class,
+            classes=dataset.classes,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
 
     def train_dataloader(self) -> Loader:
         """A :class:`Loader` over this process's part."""
@@ -98,13 +136,7 @@ class DataModule(pl.LightningDataModule):
         if isinstance(self.dataset, ArrayDataset) and self._fits(self.dataset):
             self.dataset = self.dataset.to(device)
         assert self.dataset is not None
-        order = BatchOrder(
-            len(self.dataset),
-            self.batch_size,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-        )
+        order = self.order(rank, world_size)
         if self.trainer is not None:
             order.set_epoch(self.trainer.current_epoch)
         self.loader = Loader(self.dataset, order, workers=self.workers)
@@ -122,14 +154,3 @@ class DataModule(pl.LightningDataModule):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.seed, self.position = state["seed"], state["position"]
-
-
-def decoded(folder: ImageFolder, threads: int) -> ArrayDataset:
-    """Every image of a folder, decoded once into one uint8 tensor."""
-    images = torch.empty(len(folder), 3, folder.size, folder.size, dtype=torch.uint8)
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
-        rows = pool.map(lambda i: folder[i][0], range(len(folder)))
-        bar = tqdm(rows, "decoding", len(folder), unit="image", delay=2, disable=None)
-        for i, image in enumerate(bar):
-            images[i] = image
-    return ArrayDataset(images)

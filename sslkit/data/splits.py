@@ -1,5 +1,6 @@
 """Any labelled set in two, to train on and to test with: ``load_splits("flowers102")``."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +14,14 @@ from sslkit.data.downstream import DOWNSTREAM, differs, images_of, read_row
 from sslkit.data.hugging_face import HUB, folder_and_config, read_hugging_face
 from sslkit.data.images import LabelledImages
 from sslkit.data.layouts import train_test_folders
+from sslkit.data.split_by_class import halved_folders
 from sslkit.data.storage import check_choice, data_root
 from sslkit.data.torchvision_sets import PAGE, read_torchvision
 
 ROWS = DOWNSTREAM | CLASS_DISJOINT
 OTHERS = {"fashion_mnist": "Fashion-MNIST", "stl10": "STL-10", "shapes": "shapes"}
-ANY = {"folder": "DIR", "torchvision": "CLASS", "hf": "PATH"}
+ANY = {"folder": "DIR", "classes": "DIR", "torchvision": "CLASS", "hf": "PATH"}
+FOLDERS = {"folder": train_test_folders, "classes": halved_folders}
 
 Labelled = ArrayDataset | LabelledImages
 
@@ -48,12 +51,15 @@ def load_splits(
     """A labelled set by its name, in the split that is published for it.
 
     Args:
-        name: a set of the SimCLR transfer table (``DOWNSTREAM``); ``cub200`` or ``cars196``, whose
-            test classes no training image shows; ``fashion_mnist``, ``stl10`` or ``shapes``; or
+        name: a set of the SimCLR transfer table (``DOWNSTREAM``); one of ``CLASS_DISJOINT``,
+            whose test classes no training image shows: ``cub200``, ``cars196``, the same with
+            ``_cropped`` after it, each image cut to the object's box, ``sop``, ``inshop`` or
+            ``omniglot``; ``fashion_mnist``, ``stl10`` or ``shapes``; or
             ``folder:DIR``, a folder with ``train/`` and ``test/``, in each of which a folder of
-            images is a class; ``torchvision:CLASS``, a class of torchvision with ``split=`` or
-            ``train=``, such as ``torchvision:GTSRB``; ``hf:PATH`` or ``hf:PATH:CONFIG``, a set of
-            Hugging Face ``datasets``, in a folder or of the hub.
+            images is a class; ``classes:DIR``, a folder of such classes, by whose names the first
+            half trains and the second half tests; ``torchvision:CLASS``, a class of torchvision
+            with ``split=`` or ``train=``, such as ``torchvision:GTSRB``; ``hf:PATH`` or
+            ``hf:PATH:CONFIG``, a set of Hugging Face ``datasets``, in a folder or of the hub.
         root: where the sets are stored: by default ``$SSLKIT_DATA``, else
             ``~/.cache/sslkit/data``. For "folder" without a DIR, that folder itself.
         size: side in pixels of images that are read from files; those that lie in memory (CIFAR,
@@ -61,13 +67,15 @@ def load_splits(
         limit: keep only so many training images: of files a fixed draw, else the first.
 
     Returns:
-        Both data sets give (uint8 image (3, H, W), label) and have ``labels``, ``classes``.
+        Both data sets give (uint8 image (3, H, W), label) and have ``labels``, ``classes``; those
+        of files have ``queries`` too, which ``inshop`` tests with.
 
     Raises:
         FileNotFoundError: the set is not there, and is not one that :func:`load` can fetch.
         ValueError: an unknown name, a size or limit below 1, files that are missing, damaged or
             outside the set's folder, an image in both splits, a label outside the classes, a split
-            of one class, or a test class without a training image.
+            of one class, or a test class without a training image, or with one where there must
+            be none.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -84,9 +92,7 @@ def load_splits(
         if value is not None and value < 1:
             raise ValueError(f"{what} must be at least 1, got {value!r}")
     name = f"folder:{root}" if name == "folder" and root is not None else name
-    kind, _, rest = str(name).partition(":")
-    if kind not in ANY or not rest:
-        check_choice("data set", name, (*ROWS, *OTHERS, *map(":".join, ANY.items())))
+    check_name(name)
     train, test, words = _read(name, root, size, limit)
     if limit is not None and isinstance(train, LabelledImages):
         train = train.drawn(limit)
@@ -99,6 +105,14 @@ def load_splits(
     _check(name, train, test, lacks)
     title, metric, homepage = about(name)
     return Splits(train, test, title, metric, words, homepage)
+
+
+def check_name(name: str, others: Iterable[str] = ()) -> None:
+    """Raise ValueError, with the choices, unless it is a name of :func:`load_splits`."""
+    kind, _, rest = str(name).partition(":")
+    if kind not in ANY or not rest:
+        known = dict.fromkeys((*others, *ROWS, *OTHERS, *map(":".join, ANY.items())))
+        check_choice("data set", name, tuple(known))
 
 
 def about(name: str) -> About:
@@ -129,9 +143,9 @@ def _read(
     if name in ROWS:
         train, test = read_row(name, ROWS[name], data_root(root), size)
         return train, test, None
-    if kind == "folder":
+    if kind in FOLDERS:
         folder = Path(rest).expanduser()
-        train, test = images_of(train_test_folders(folder), folder, size)
+        train, test = images_of(FOLDERS[kind](folder), folder, size)
         return train, test, None
     if kind == "torchvision":
         return read_torchvision(rest, data_root(root), size)
@@ -156,7 +170,7 @@ def _check(name: str, train: Labelled, test: Labelled, lacks: str) -> None:
     classes = train.classes or ()
     trained, tested = _shown(name, "train", train), _shown(name, "test", test)
     both, untrained = trained & tested, tested - trained
-    if name in CLASS_DISJOINT:
+    if name in CLASS_DISJOINT or name.startswith("classes:"):
         if both:
             raise ValueError(f"{name}: class {classes[min(both)]!r} is in train and in test")
     elif untrained:

@@ -29,8 +29,9 @@ def fingerprint(
 
     They cover the architecture and every tensor of its state; the data: its bytes and labels
     where it is in memory, else the files' sizes, times and paths relative to the folder they
-    share, or what the data set says by its own ``fingerprint``; the view and its arguments; the
-    layers; and the kind of device, as a GPU rounds in another way than a CPU.
+    share, and what the data set says by its own ``fingerprint``, and which images are queries; the
+    view and its arguments; the layers; and the kind of device, as a GPU rounds in another way
+    than a CPU.
 
     Raises:
         ValueError: a view that draws random numbers or holds tensors, or a data set with
@@ -94,21 +95,25 @@ def _described(view: View) -> dict[str, Any]:
 
 
 def _add_data(digest: _Digest, dataset: Dataset) -> None:
-    kind, labels = type(dataset), getattr(dataset, "labels", None)
+    kind = type(dataset)
     about = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "n": len(dataset)}
     digest.plain(about | {"size": getattr(dataset, "size", None)})
-    if isinstance(labels, Tensor):
-        digest.tensor("labels", labels)
+    for name in ("labels", "queries"):
+        if isinstance(values := getattr(dataset, name, None), Tensor):
+            digest.tensor(name, values)
     own = getattr(dataset, "fingerprint", None) or getattr(dataset, "_fingerprint", None)
+    paths = getattr(dataset, "paths", None)
     if isinstance(own, str):
         digest.plain(own)
+    if paths:
+        _add_files(digest, [os.path.abspath(path) for path in paths])
+    elif isinstance(own, str):
+        return
     elif isinstance(dataset, ArrayDataset):
         digest.tensor("images", dataset.images)
     elif isinstance(dataset, Subset):
         digest.plain(list(map(int, dataset.indices)))
         _add_data(digest, dataset.dataset)
-    elif paths := getattr(dataset, "paths", None):
-        _add_files(digest, [os.path.abspath(path) for path in paths])
     else:
         raise ValueError(f"a {kind.__name__} has neither paths nor a fingerprint of its images")
 

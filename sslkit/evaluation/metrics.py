@@ -16,7 +16,9 @@ _BLOCK = 2**20  # neighbours held at a time, whatever the number of queries
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def recall_at_k(embeddings: Tensor, labels: Tensor, ks: Sequence[int]) -> dict[int, float]:
+def recall_at_k(
+    embeddings: Tensor, labels: Tensor, ks: Sequence[int], *, queries: Tensor | None = None
+) -> dict[int, float]:
     """Queries with their label among their k nearest others by cosine (Song et al. 2016).
 
     One search serves every k. A query is no neighbour of its own, by its row, so that duplicates
@@ -25,37 +27,42 @@ def recall_at_k(embeddings: Tensor, labels: Tensor, ks: Sequence[int]) -> dict[i
 
     Args:
         embeddings: floating-point (N, D), finite, no row of zeros. labels: (N,), two alike at
-            least. ks: each from 1 to N - 1.
+            least. ks: each from 1 to N - 1, or to the size of the gallery.
+        queries: bool (N,): those rows are searched for among the others, the gallery, and not
+            among each other (Liu et al. 2016, In-Shop); by default each row among all others.
 
     >>> z = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.3]])
-    >>> recall_at_k(z, torch.tensor([0, 1, 0, 1]), (1, 3))
+    >>> labels = torch.tensor([0, 1, 0, 1])
+    >>> recall_at_k(z, labels, (1, 3))
     {1: 25.0, 3: 100.0}
+    >>> recall_at_k(z, labels, (1, 2), queries=torch.tensor([True, True, False, False]))
+    {1: 50.0, 2: 100.0}
     """
-    units, labels, others = _searchable(embeddings, labels)
-    most = len(labels) - 1
+    units, labels, others, among = _searchable(embeddings, labels, queries)
+    most, what = (len(labels) - 1, "others") if queries is None else (len(among), "gallery images")
     if not ks or not all(isinstance(k, int) and 1 <= k <= most for k in ks):
-        raise ValueError(f"each k must be from 1 to the {most} others there are, not {ks}")
+        raise ValueError(f"each k must be from 1 to the {most} {what} there are, not {ks}")
     hits = torch.zeros(max(ks), dtype=torch.long)  # by the place of the first that has the label
-    for block, rows in _nearest_others(units, others.nonzero()[:, 0], max(ks)):
+    for block, rows in _nearest_others(units, others.nonzero()[:, 0], among, max(ks)):
         same = labels[rows] == labels[block, None]  # (B, k)
         hits += torch.bincount(same.int().argmax(1)[same.any(1)], minlength=max(ks))
     return {k: 100 * int(hits[:k].sum()) / int(others.count_nonzero()) for k in ks}
 
 
-def map_at_r(embeddings: Tensor, labels: Tensor) -> float:
+def map_at_r(embeddings: Tensor, labels: Tensor, *, queries: Tensor | None = None) -> float:
     """Mean average precision at R (Musgrave et al. 2020, arXiv:2003.08505).
 
-    R is the number of others of the query's label. Of the R nearest others by cosine, the
-    precision at the place of each that has the label is summed and divided by R. Arguments, and
-    the queries left out, as of :func:`recall_at_k`.
+    R is the number of others of the query's label, or of those in the gallery. Of the R nearest
+    by cosine, the precision at the place of each that has the label is summed and divided by R.
+    Arguments, and the queries left out, as of :func:`recall_at_k`.
 
     >>> z = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.3]])
     >>> map_at_r(z, torch.tensor([0, 1, 0, 1]))
     25.0
     """
-    units, labels, others = _searchable(embeddings, labels)
+    units, labels, others, among = _searchable(embeddings, labels, queries)
     total, place = 0.0, torch.arange(1, int(others.max()) + 1)
-    for block, rows in _nearest_others(units, others.nonzero()[:, 0], len(place)):
+    for block, rows in _nearest_others(units, others.nonzero()[:, 0], among, len(place)):
         r = others[block, None]  # (B, 1)
         same = (labels[rows] == labels[block, None]) & (place <= r)  # (B, max R)
         precision = same.cumsum(1).double() / place
@@ -170,26 +177,53 @@ def unit_vectors(embeddings: Tensor) -> Tensor:
     return F.normalize(embeddings / scale).float().contiguous()
 
 
-def _searchable(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit vectors, labels, and how many others have the label of each (N,)."""
+def _searchable(
+    embeddings: Tensor, labels: Tensor, queries: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Unit vectors, labels, how many may be found for each row (N,), the rows searched among."""
     (labels,) = _whole(labels=labels)
     units = unit_vectors(embeddings)
     if len(units) != len(labels):
         raise ValueError(f"there must be a label a row, not {len(labels)} for {len(units)} rows")
     _, row, counts = labels.unique(return_inverse=True, return_counts=True)
-    if not (counts > 1).any():
-        raise ValueError(f"no two of the {len(labels)} labels are alike: there is nothing to find")
-    return units, labels, counts[row] - 1
+    if queries is None:
+        if not (counts > 1).any():
+            n = len(labels)
+            raise ValueError(f"no two of the {n} labels are alike: there is nothing to find")
+        return units, labels, counts[row] - 1, torch.arange(len(labels))
+    queries = _marked(queries, len(labels))
+    others = row[~queries].bincount(minlength=len(counts))[row] * queries
+    if not others.any():
+        n = int(queries.sum())
+        raise ValueError(f"no label of the {n} queries is in the gallery: there is nothing to find")
+    return units, labels, others, (~queries).nonzero()[:, 0]
 
 
-def _nearest_others(units: Tensor, queries: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of queries (B,) with the rows of their k nearest others (B, k): exact, by faiss."""
+def _marked(queries: Tensor, n: int) -> Tensor:
+    """On the CPU; ValueError unless bool (n,), with a query and one that is none."""
+    check_tensor("queries", queries)
+    if queries.dtype != torch.bool or queries.shape != (n,):
+        kind = str(queries.dtype).removeprefix("torch.")
+        raise ValueError(f"queries must be bool ({n},), one a row, not {kind} {(*queries.shape,)}")
+    if queries.all() or not queries.any():
+        which = "all" if queries.all() else "none"
+        raise ValueError(f"{which} of the {n} images are queries: a gallery too is needed")
+    return queries.cpu()
+
+
+def _nearest_others(
+    units: Tensor, queries: Tensor, among: Tensor, k: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of queries (B,) with the rows of their k nearest others (B, k): exact, by faiss.
+
+    A gallery of k has no further row: faiss then ends with -1, which is the one dropped.
+    """
     import faiss
 
     index = faiss.IndexFlatIP(units.shape[1])
-    index.add(units.numpy())
+    index.add(units[among].numpy())
     for block in queries.split(max(1, _BLOCK // (k + 1))):
-        rows = torch.from_numpy(index.search(units[block].numpy(), k + 1)[1])
+        rows = among[torch.from_numpy(index.search(units[block].numpy(), k + 1)[1])]
         others = rows != block[:, None]
         others[others.all(1), -1] = False  # behind its duplicates a query may not be found
         yield block, rows[others].view(len(block), k)

@@ -90,7 +90,8 @@ def _retrieval(task: Task, parameters: Mapping[str, Any]) -> dict[str, Any]:
     _, test = task.features()
     if test.labels.ndim == 2:
         raise ValueError("retrieval needs one label an image, and these have several")
-    scores = retrieval(test, **parameters)
+    queries = getattr(task.splits.test, "queries", None)
+    scores = retrieval(test, queries=queries, **parameters)
     return {"metric": "recall@1", **scores}
 
 

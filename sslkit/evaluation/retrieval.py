@@ -11,7 +11,11 @@ from sslkit.evaluation.metrics import map_at_r, nmi, pairwise_f1, recall_at_k, u
 
 
 def retrieval(
-    test: Features, *, ks: Sequence[int] = (1, 2, 4, 8), seed: int = 0
+    test: Features,
+    *,
+    ks: Sequence[int] = (1, 2, 4, 8),
+    seed: int = 0,
+    queries: Tensor | None = None,
 ) -> dict[str, float]:
     """Do the features of one class lie together? Nothing is trained.
 
@@ -20,29 +24,31 @@ def retrieval(
     not trained on: of CUB-200-2011 and Cars196 the second half of the classes.
 
     Args:
-        test: its labels have 2 classes or more, and one of them twice. ks: each from 1 to N - 1.
-        seed: of k-means, 0 or above.
+        test: its labels have 2 classes or more, and one of them twice. ks: each from 1 to N - 1,
+            or to the size of the gallery. seed: of k-means, 0 or above.
+        queries: bool (N,): those images are searched for among the others, the gallery, as In-Shop
+            has it (Liu et al. 2016, CVPR); by default each among all others. Clusters are of all.
 
     Returns:
         "recall@<k>" for each k, "map@r", "nmi" and "f1", in percent.
 
     Raises:
         ValueError: too few classes or images, a label below 0, a feature that is not finite or
-            of zero norm, a k or a seed out of its range.
+            of zero norm, a k or a seed out of its range, or no gallery to search.
 
     >>> test = Features(torch.eye(2).repeat(2, 1), torch.tensor([0, 1, 0, 1]))
     >>> retrieval(test, ks=(1,))
     {'recall@1': 100.0, 'map@r': 100.0, 'nmi': 100.0, 'f1': 100.0}
     """
     features, labels = test
-    recall = recall_at_k(features, labels, ks)
+    recall = recall_at_k(features, labels, ks, queries=queries)
     classes = len(labels.unique())
     if classes < 2:
         raise ValueError("retrieval needs 2 classes or more, but all labels are one")
     clusters = kmeans(unit_vectors(features), classes, seed=seed)
     return {
         **{f"recall@{k}": score for k, score in recall.items()},
-        "map@r": map_at_r(features, labels),
+        "map@r": map_at_r(features, labels, queries=queries),
         "nmi": nmi(labels, clusters),
         "f1": pairwise_f1(labels, clusters),
     }

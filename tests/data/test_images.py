@@ -147,5 +147,8 @@ def test_head(tmp_path):
     with pytest.raises(IndexError):
         part[2]
     assert len(data) == len(data.head(9)) == 3
+    assert part.queries is None
+    data.queries = torch.tensor([False, True, True])
+    assert data.head(2).queries.tolist() == [False, True]
     assert data.paths == paths
     assert LabelledImages([picture()], torch.tensor([0]), "a").head(1).paths is None

@@ -231,19 +231,28 @@ def test_about_needs_no_data(tmp_path, monkeypatch):
     (tmp_path / "me" / "cats").mkdir(parents=True)
     assert about("hf:me/cats") == ("cats", "accuracy", "")
     assert about("folder:../birds/") == ("birds", "accuracy", "")
+    assert about("classes:../birds/") == ("birds", "accuracy", "")
+    assert [about(name).title for name in ("sop", "inshop", "omniglot")] == [
+        *("Stanford Online Products", "In-Shop", "Omniglot")
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("flowers", {}, r"unknown data set 'flowers': choose from food101.*'flowers102'\?"),
-        ("imagenet", {}, r"unknown data set 'imagenet': choose from food101, .*cub200, cars196"),
-        ("imagenet", {}, r", folder:DIR, torchvision:CLASS, hf:PATH$"),
+        (
+            "imagenet",
+            {},
+            r"unknown data set 'imagenet': choose from .*, cub200, .*, inshop, omniglot",
+        ),
+        ("imagenet", {}, r", folder:DIR, classes:DIR, torchvision:CLASS, hf:PATH$"),
         (None, {}, "unknown data set None"),
         ("dtd", {"size": 0}, "size must be at least 1, got 0"),
         ("dtd", {"limit": 0}, "limit must be at least 1, got 0"),
         ("folder", {}, r"unknown data set 'folder': .*did you mean 'folder:DIR'\?"),
         ("folder:", {}, r"unknown data set 'folder:': .*did you mean 'folder:DIR'\?"),
+        ("classes", {}, r"unknown data set 'classes': .*did you mean 'classes:DIR'\?"),
         ("torchvision:", {}, "unknown data set 'torchvision:'"),
         ("hf", {}, "unknown data set 'hf'"),
         ("dtd:2", {}, "unknown data set 'dtd:2'"),

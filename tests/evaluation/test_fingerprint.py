@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset
 
 from sslkit.backbones import NIN, ResNet9
-from sslkit.data import ArrayDataset, ImageFolder
+from sslkit.data import ArrayDataset, ImageFolder, LabelledImages
 from sslkit.evaluation.fingerprint import fingerprint
 from sslkit.views import EvaluationView, SimCLRViews
 
@@ -95,6 +95,16 @@ def test_files_count_by_their_place_in_the_folder_size_and_time(tmp_path):
     folder.paths[0].unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.png"):
         fingerprint(NET, folder, VIEW)
+
+
+def test_which_images_are_queries_counts(tmp_path):
+    paths = photos(tmp_path).paths
+    data = LabelledImages(paths, torch.tensor([0, 0]), ["a"], 8)
+    keys = [fingerprint(NET, data, VIEW)]
+    for queries in ([True, False], [False, True]):
+        data.queries = torch.tensor(queries)
+        keys.append(fingerprint(NET, data, VIEW))
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize("name", ["fingerprint", "_fingerprint"])

@@ -25,13 +25,15 @@ def embedded(n, classes, seed=0, dim=8):
     return centres[labels] + torch.randn(n, dim, generator=generator), labels
 
 
-def ranked(z, labels):
+def ranked(z, labels, queries=None):
     """For each query with another of its label: whether each other, nearest first, has it."""
     z, labels = z.double().numpy(), labels.tolist()
     z = z / np.linalg.norm(z, axis=1, keepdims=True)
     found = []
     for i in range(len(z)):
         others = [j for j in range(len(z)) if j != i]
+        if queries is not None:
+            others = [j for j in others if queries[i] and not queries[j]]
         others.sort(key=lambda j: -float(z[i] @ z[j]))
         same = [labels[j] == labels[i] for j in others]
         if any(same):
@@ -39,14 +41,14 @@ def ranked(z, labels):
     return found
 
 
-def recall_by_hand(z, labels, k):
-    found = ranked(z, labels)
+def recall_by_hand(z, labels, k, queries=None):
+    found = ranked(z, labels, queries)
     return 100 * sum(any(same[:k]) for same in found) / len(found)
 
 
-def map_by_hand(z, labels):
+def map_by_hand(z, labels, queries=None):
     scores = []
-    for same in ranked(z, labels):
+    for same in ranked(z, labels, queries):
         r = sum(same)
         scores.append(sum(sum(same[: i + 1]) / (i + 1) for i in range(r) if same[i]) / r)
     return 100 * sum(scores) / len(scores)
@@ -73,6 +75,37 @@ def test_search_metrics_are_pytorch_metric_learnings(n, classes):
     ).get_accuracy(torch.nn.functional.normalize(z), labels)
     assert recall_at_k(z, labels, [1])[1] == pytest.approx(100 * peer["precision_at_1"])
     assert map_at_r(z, labels) == pytest.approx(100 * peer["mean_average_precision_at_r"])
+
+
+@pytest.mark.parametrize("block", [2**20, 64])
+@pytest.mark.parametrize(("n", "classes", "part"), [(120, 5, 0.5), (60, 40, 0.3), (60, 4, 0.9)])
+def test_queries_are_searched_for_in_the_gallery_alone(n, classes, part, block, monkeypatch):
+    monkeypatch.setattr(metrics, "_BLOCK", block)
+    z, labels = embedded(n, classes)
+    queries = torch.rand(n, generator=torch.Generator().manual_seed(1)) < part
+    gallery = int((~queries).sum())
+    ks = sorted({1, 2, gallery})
+    recall = recall_at_k(z, labels, ks, queries=queries)
+    by_hand = [recall_by_hand(z, labels, k, queries) for k in ks]
+    assert list(recall.values()) == pytest.approx(by_hand)
+    assert recall[gallery] == 100
+    assert map_at_r(z, labels, queries=queries) == pytest.approx(map_by_hand(z, labels, queries))
+    units = torch.nn.functional.normalize(z)
+    peer = AccuracyCalculator(
+        include=("precision_at_1", "mean_average_precision_at_r"), device=torch.device("cpu")
+    ).get_accuracy(units[queries], labels[queries], units[~queries], labels[~queries])
+    assert recall[1] == pytest.approx(100 * peer["precision_at_1"])
+    found = map_at_r(z, labels, queries=queries)
+    assert found == pytest.approx(100 * peer["mean_average_precision_at_r"])
+
+
+def test_a_query_finds_no_other_query():
+    z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    labels, queries = torch.tensor([0, 0, 1, 0]), torch.tensor([True, True, False, False])
+    assert recall_at_k(z, labels, [1, 2], queries=queries) == {1: 100, 2: 100}
+    labels = torch.tensor([0, 0, 0, 1])  # its duplicate does not count
+    assert recall_at_k(z, labels, [1, 2], queries=queries) == {1: 0, 2: 100}
+    assert map_at_r(z, labels, queries=queries) == 0
 
 
 def test_a_query_is_left_out_by_its_row_and_its_duplicates_are_not():
@@ -259,6 +292,27 @@ def test_search_metrics_refuse(z, labels, says):
 def test_recall_refuses_a_k_out_of_range(ks):
     with pytest.raises(ValueError, match="from 1 to the 3 others there are, not"):
         recall_at_k(Z, Y, ks)
+
+
+@pytest.mark.parametrize(
+    ("queries", "says"),
+    [
+        ([1, 1, 1, 1], "all of the 4 images are queries: a gallery too"),
+        ([0, 0, 0, 0], "none of the 4 images are queries"),
+        ([1, 1, 0], r"queries must be bool \(4,\), one a row, not bool \(3,\)"),
+        ([1, 1, 0, 0], "no label of the 2 queries is in the gallery"),
+    ],
+)
+def test_search_metrics_refuse_queries(queries, says):
+    queries = torch.tensor(queries).bool()
+    for score in (map_at_r, lambda z, labels, **given: recall_at_k(z, labels, [1], **given)):
+        with pytest.raises(ValueError, match=says):
+            score(Z, Y, queries=queries)
+        with pytest.raises(ValueError, match=r"not int64 \(4,\)"):
+            score(Z, Y, queries=Y)
+    queries = torch.tensor([True, False, True, False])
+    with pytest.raises(ValueError, match="from 1 to the 2 gallery images there are, not"):
+        recall_at_k(Z, Y, [3], queries=queries)
 
 
 @pytest.mark.parametrize("score", [nmi, pairwise_f1, mean_per_class_accuracy])

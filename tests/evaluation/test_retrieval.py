@@ -1,15 +1,22 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 from torch.nn.functional import normalize
 
+from sslkit.backbones import ResNet9
+from sslkit.data import LabelledImages, load_splits
+from sslkit.evaluation import evaluate, extract
 from sslkit.evaluation.features import Features
 from sslkit.evaluation.metrics import map_at_r, recall_at_k
+from sslkit.evaluation.protocols import PROTOCOLS, Task
 from sslkit.evaluation.retrieval import kmeans, retrieval
+from sslkit.views import EvaluationView
 
 
 def embedded(n, classes, spread, seed=0):
@@ -55,6 +62,59 @@ def test_retrieval_is_pytorch_metric_learnings_on_the_same_clusters():
     assert scores["recall@1"] == pytest.approx(100 * peer["precision_at_1"])
     assert scores["map@r"] == pytest.approx(100 * peer["mean_average_precision_at_r"])
     assert scores["nmi"] == pytest.approx(100 * peer["NMI"])
+
+
+def test_queries_are_searched_among_the_gallery_and_all_images_are_clustered():
+    test = embedded(300, 6, 1.5)
+    queries = torch.arange(300) % 5 < 2
+    scores, whole = retrieval(test, ks=(1, 5), queries=queries), retrieval(test, ks=(1, 5))
+    points, labels = normalize(test.features.double()), test.labels
+    gallery, hits = (~queries).nonzero()[:, 0], {1: 0, 5: 0}
+    for i in queries.nonzero()[:, 0]:
+        near = gallery[(points[gallery] @ points[i]).argsort(descending=True)]
+        for k in hits:
+            hits[k] += bool((labels[near[:k]] == labels[i]).any())
+    for k, count in hits.items():
+        assert scores[f"recall@{k}"] == pytest.approx(100 * count / int(queries.sum()))
+    assert scores["map@r"] == map_at_r(*test, queries=queries)
+    assert scores["recall@1"] != whole["recall@1"]
+    assert (scores["nmi"], scores["f1"]) == (whole["nmi"], whole["f1"])
+
+
+def test_the_protocol_asks_the_set_for_its_queries():
+    test = embedded(60, 4, 1.5)
+    images = LabelledImages([], test.labels, "abcd")
+    splits = SimpleNamespace(test=images)
+    task = Task(None, None, splits, lambda: (None, test))
+    run, parameters = PROTOCOLS["retrieval"].run, PROTOCOLS["retrieval"].parameters
+    assert run(task, parameters) == {"metric": "recall@1", **retrieval(test)}
+    images.queries = torch.arange(60) % 3 == 0
+    found = run(task, parameters)
+    assert found == {"metric": "recall@1", **retrieval(test, queries=images.queries)}
+    assert found["map@r"] != retrieval(test)["map@r"]
+
+
+def test_in_shop_is_scored_by_its_queries(tmp_path):
+    base, lines = tmp_path / "In-shop_Clothes_Retrieval_Benchmark", []
+    for i in range(40):
+        status = "train" if i < 10 else ("query", "gallery")[i % 3 > 0]
+        path = f"img/MEN/Tees/id_{i % 5 + 5 * (i >= 10)}/{i}.jpg"
+        (base / path).parent.mkdir(parents=True, exist_ok=True)
+        noise = Image.effect_noise((16, 16), 9 * (i % 5) + 20)
+        noise.save(base / path, "PNG")
+        lines.append(f"{path} {path.split('/')[3]} {status}")
+    (base / "Eval").mkdir()
+    head = ["40", "image_name item_id evaluation_status"]
+    (base / "Eval" / "list_eval_partition.txt").write_text("\n".join([*head, *lines]))
+    torch.manual_seed(0)
+    net, view = ResNet9(4), EvaluationView(16, "cifar10")
+    found = evaluate(net, view, "inshop", ["retrieval"], root=str(tmp_path), cache=tmp_path / "f")
+    test = load_splits("inshop", root=tmp_path, size=16).test
+    assert (len(test), int(test.queries.sum())) == (30, 10)
+    expected = retrieval(extract(net, test, view), queries=test.queries)
+    scores = found["protocols"]["retrieval"]
+    assert {name: scores[name] for name in expected} == expected
+    assert scores["map@r"] != retrieval(extract(net, test, view))["map@r"]
 
 
 def test_kmeans_is_as_good_as_scikit_learns():
