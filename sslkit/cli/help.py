@@ -22,7 +22,7 @@ Train a backbone. The run folder is OUT/NAME and is never overwritten.
                     loop, printed and drawn in OUT/NAME-step.png and .json; no run folder
 
 Anything in the config is an option too, for example:
-  --data.root DIR   --data.batch_size N   --data.name cifar10
+  --data.root DIR   --data.batch_size N   --data.name cifar10   --data.per_class K
   --model.temperature 0.2   --model.backbone.name resnet50   --model.optimizer.lr 0.5
   --trainer.max_epochs N   --trainer.accelerator gpu   --trainer.devices 8
   --trainer.precision bf16-mixed   --trainer.accumulate_grad_batches N
@@ -44,14 +44,17 @@ not done again: the same command goes on.
   --data NAME       one or more of: cifar10, cifar100, food101, birdsnap, sun397, stanford_cars,
                     fgvc_aircraft, voc2007, dtd, oxford_pets, caltech101, flowers102,
                     fashion_mnist, stl10, shapes; folder:DIR with train/ and test/ in it;
-                    torchvision:CLASS; hf:PATH; cub200 and cars196 (retrieval alone)
+                    torchvision:CLASS; hf:PATH; for retrieval alone, on classes that were not
+                    trained on: cub200, cars196, cub200_cropped, cars196_cropped, sop, inshop,
+                    omniglot, and classes:DIR, any folder of class folders
   --suite simclr12  the 12 sets of the SimCLR paper; one that is absent is a cell that says so
   --protocol P      one or more of (default: knn linear):
                     knn        cosine, votes weighted by exp(cosine / 0.07), k = 200 (and 20)
                     linear     logistic regression by L-BFGS, L2 chosen out of 45 on validation
                     finetune   the whole network, 20,000 steps at each point of a 7 x 8 grid
                     semi1, semi10   the whole network, on 1 % and 10 % of the labels
-                    retrieval  Recall@1, 2, 4, 8, MAP@R, NMI and F1 of the test images
+                    retrieval  Recall@1, 2, 4, 8, MAP@R, NMI and F1 of the test images (inshop:
+                               of its queries among the gallery)
   --steps N         of finetune and semi at most; the table says what was cut
   --grid RxD        of finetune's grid R learning rates and D weight decays, such as 3x2
   --layer L         one or more of the backbone's layers, such as stage2 or layer3, or all; their

@@ -38,7 +38,6 @@ from sslkit.cli.run_folder import (
 from sslkit.cli.targets import load_target
 from sslkit.cli.trainer import checked_resizing, listed, trainer_of
 from sslkit.dashboard import CSVLogger, PictureSheets, wandb_logger, write_report
-from sslkit.data import BatchOrder
 from sslkit.methods import Method
 from sslkit.training import (
     AtomicCheckpointIO,
@@ -94,7 +93,7 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
         if first:
             # Whatever is wrong with the data is said before there is a folder.
             data.setup("fit")
-            BatchOrder(len(data.dataset), data.batch_size, world_size=trainer.world_size)
+            data.order(world_size=trainer.world_size)
             method.prepare(data.dataset, data.batch_size, trainer.world_size)
             checked_resizing(trainer.callbacks, method)
             if not resume:
