@@ -83,7 +83,7 @@ def test_help_is_quick_and_light():
         ),
         (
             ["pretrain", "--config", "simclr_shapes", "--model.backbone", "ResNet8"],
-            "choose from NIN, ResNet, ResNet9, Timm",
+            "choose from Embedder, NIN, ResNet, ResNet9, Timm",
         ),
         (
             ["pretrain", "--config", "simclr_shapes", "--trainer.max_epochs", "-1"],
