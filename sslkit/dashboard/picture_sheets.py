@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import Subset
 
+from sslkit.dashboard.embedding_picture import embedding_picture
 from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
 from sslkit.data import gather
 from sslkit.evaluation import extract, nearest
@@ -25,12 +26,13 @@ logger = logging.getLogger("sslkit")
 
 
 class PictureSheets(pl.Callback):
-    """Save ``pictures/views.png``, ``pictures/neighbours.png`` and those of the method's own.
+    """Save ``pictures/views.png``, ``neighbours.png``, ``embedding.png`` and the method's own.
 
     The views are drawn when the fit starts, from ``images`` training images through the module's
     own ``view``. The others are drawn every ``every_n_epochs`` epochs and at the end: the
     neighbours, the nearest by the cosine of the backbone's features among ``pool`` training images
-    that stay the same, and what the module's ``pictures`` makes of the first ``images`` of these.
+    that stay the same; the embedding of these, where they have labels; and what the module's
+    ``pictures`` makes of the first ``images`` of them.
     All are shown in wandb. Training is as it would be without: random states, every module's mode
     and BatchNorm statistics are the same before and after. Only rank zero draws.
 
@@ -119,13 +121,13 @@ class PictureSheets(pl.Callback):
         order = sample(len(dataset), self.pool)
         if len(order) < 2:
             return
-        features = extract(
+        features, found = extract(
             pl_module.backbone,
             Subset(dataset, order.tolist()),
             pl_module.eval_view,
             device=pl_module.device,
             batch_size=self.batch_size,
-        ).features
+        )
         queries = min(self.images, len(order))
         index, scores = others(features, queries, self.neighbours)
         shown = torch.cat([torch.arange(queries)[:, None], index], dim=1)  # (Q, 1 + K)
@@ -134,6 +136,10 @@ class PictureSheets(pl.Callback):
         classes = getattr(dataset, "classes", None)
         sheet = neighbour_sheet(images[:, 0], images[:, 1:], labels, classes, scores)
         self._save(trainer, "neighbours", sheet)
+        several = found.ndim == 1 and bool((found >= 0).all()) and len(found.unique()) > 1
+        if several and found.bincount().max() > 1:
+            picture = io.BytesIO(embedding_picture(features, found, classes))
+            self._save(trainer, "embedding", Image.open(picture))
 
     def _save(self, trainer: pl.Trainer, name: str, sheet: Image.Image) -> None:
         png = io.BytesIO()

@@ -30,6 +30,8 @@ CAPTIONS = {
     "views": "Training images, and what the method is given of them.",
     "neighbours": "Nearest images by the cosine of the features. Whole green frame: the query's "
     "class; broken red frame: another; grey: no label.",
+    "embedding": "Training images: how far apart two of one class and of two classes lie, and "
+    "the classes of the most images on the two directions in which they spread most.",
     "colours": "Training images: the lightness that the method sees, the colours that it predicts "
     "for it, the true ones.",
 }

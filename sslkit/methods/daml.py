@@ -68,7 +68,7 @@ class DAML(MetricLearning):
         alone: float = 0.3,
         real: float = 1.0,
         synthetic: float = 1.0,
-        regularity: float = 1.0,
+        regularity: float = 3.0,
         adversarial: float = 1.0,
         generator_dim: int | None = None,
     ) -> None:
@@ -196,6 +196,8 @@ def draw(labels: Tensor, negatives: int) -> Drawn:
 class Generator(nn.Sequential):
     """Features of anchor, positive and negative to those of a hard negative, by three layers.
 
+    What they give is added to the negative's features, and is 0 before training.
+
     Args:
         feature_dim: width D of the features. hidden_dim: of the two hidden layers.
     """
@@ -208,6 +210,8 @@ class Generator(nn.Sequential):
             nn.ReLU(),
             nn.Linear(hidden_dim, feature_dim),
         )
+        nn.init.zeros_(self[-1].weight)
+        nn.init.zeros_(self[-1].bias)
 
     def forward(self, features: Tensor, drawn: Drawn) -> Tensor:
         """(N, D) features to what is made for each of their negatives, (N, M, D)."""
@@ -215,7 +219,7 @@ class Generator(nn.Sequential):
         anchor, positive = (
             x[:, None].expand_as(negative) for x in (features, features[drawn.positive])
         )
-        return super().forward(torch.cat([anchor, positive, negative], 2))
+        return negative + super().forward(torch.cat([anchor, positive, negative], 2))
 
 
 class Seen(NamedTuple):

@@ -19,6 +19,7 @@ class SupervisedView(View):
     Args:
         size: pixels of a side of the view.
         scale: least and greatest part of the image's area that a crop covers.
+        flip: probability of a horizontal flip; 0 for characters, which it makes others.
         normalize: see :class:`View`.
 
     Raises:
@@ -33,10 +34,11 @@ class SupervisedView(View):
         size: int = 224,
         *,
         scale: Range = (0.08, 1.0),
+        flip: float = 0.5,
         normalize: str | Statistics | None = "imagenet",
     ) -> None:
         super().__init__(size, normalize)
-        self.augment = Augment(size, scale=scale, normalize=self.statistics)
+        self.augment = Augment(size, scale=scale, flip=flip, normalize=self.statistics)
 
     def make(self, images: Tensor) -> Tensor:
         return self.augment(images)

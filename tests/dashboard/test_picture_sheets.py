@@ -118,9 +118,13 @@ def test_training_is_bit_identical_with_and_without(tmp_path, targets):
     for name, value in plain.state_dict().items():
         assert torch.equal(value, drawn.state_dict()[name]), name
     assert [m.training for m in plain.modules()] == [m.training for m in drawn.modules()]
-    assert sorted(os.listdir(tmp_path / "pictures")) == ["neighbours.png", "own.png", "views.png"]
-    for name in ("neighbours", "own", "views"):
+    names = ("embedding", "neighbours", "own", "views")
+    assert sorted(os.listdir(tmp_path / "pictures")) == [f"{name}.png" for name in names]
+    for name in names:
         Image.open(tmp_path / "pictures" / f"{name}.png").verify()
+
+
+PICTURES = ("own", "neighbours", "embedding")
 
 
 class Counting(PictureSheets):
@@ -134,7 +138,7 @@ class Counting(PictureSheets):
 def test_pictures_come_in_their_epochs_and_once_at_the_end(tmp_path, every, epochs):
     callback = Counting(tmp_path, every_n_epochs=every)
     fit([callback], epochs=3)
-    drawn = [(epoch, name) for epoch in epochs for name in ("own", "neighbours")]
+    drawn = [(epoch, name) for epoch in epochs for name in PICTURES]
     assert callback.saved == [(0, "views"), *drawn]
 
 
@@ -180,7 +184,7 @@ def test_wandb_is_shown_the_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(WandbLogger, "version", "y")
     monkeypatch.setattr(WandbLogger, "experiment", None)
     fit([PictureSheets(tmp_path)], logger=logger)
-    steps = {"views": 0, "own": 10, "neighbours": 10}
+    steps = {"views": 0, **dict.fromkeys(PICTURES, 10)}
     assert shown == [(f"pictures/{name}", {"step": step}) for name, step in steps.items()]
 
 

@@ -4,6 +4,7 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import nn
 from torch.nn.functional import normalize
 
 from sslkit.backbones import ResNet9
@@ -21,7 +22,7 @@ from sslkit.losses import (
 )
 from sslkit.methods import DAML
 from sslkit.methods.base import Batch
-from sslkit.methods.daml import SEEN_BY, draw
+from sslkit.methods.daml import SEEN_BY, Generator, draw
 from sslkit.training import Optimizer
 from sslkit.views import SupervisedView
 
@@ -38,7 +39,9 @@ def method(name="triplet", **options):
     optimizer = Optimizer(name="sgd", lr=0.05, lr_scaling="none", warmup_epochs=0)
     view = SupervisedView(32, normalize="half")
     options = {"embedding_dim": 8, "negatives": 5, **options}
-    return DAML(ResNet9(4), view, optimizer, loss=LOSSES[name](), **options)
+    model = DAML(ResNet9(4), view, optimizer, loss=LOSSES[name](), **options)
+    nn.init.normal_(model.generator[-1].weight, std=0.1)  # as if it had trained
+    return model
 
 
 def batch(classes=4, images=2):
@@ -244,6 +247,14 @@ def test_both_train_alone_then_together():
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_a_resumed_run_repeats_the_losses(resumed_like_new):
     resumed_like_new(lambda: method(alone=0.5))
+
+
+def test_what_is_made_begins_as_the_real_negative():
+    torch.manual_seed(0)
+    labels, features = torch.arange(4).repeat_interleave(2), torch.randn(8, 6)
+    drawn = draw(labels, 3)
+    made = Generator(6, 5)(features, drawn)
+    assert torch.equal(made, features[drawn.negatives])
 
 
 def test_the_generator_learns_what_its_terms_ask():
