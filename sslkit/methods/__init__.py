@@ -3,6 +3,7 @@
 from sslkit.methods.base import Batch, Method
 from sslkit.methods.colorization import Colorization
 from sslkit.methods.daml import DAML
+from sslkit.methods.de_dsp import DEDSP
 from sslkit.methods.instance_discrimination import InstanceDiscrimination
 from sslkit.methods.jigsaw import Jigsaw
 from sslkit.methods.metric_learning import MetricLearning
@@ -14,6 +15,7 @@ from sslkit.methods.supervised import Supervised
 
 __all__ = [
     "DAML",
+    "DEDSP",
     "Batch",
     "Colorization",
     "InstanceDiscrimination",

@@ -98,3 +98,40 @@ SEEN_BY: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Seen]] = 
     LiftedStructureLoss: of_lifted,
     NPairLoss: of_n_pairs,
 }
+
+CHOSEN_FOR = (TripletMarginLoss, NPairLoss)
+
+
+def check_chosen_for(name: str, loss: nn.Module) -> None:
+    """Raise ValueError unless a method that chooses negatives can do it for a loss.
+
+    >>> check_chosen_for("PADS", ContrastiveLoss())
+    Traceback (most recent call last):
+    ...
+    ValueError: PADS is not for ContrastiveLoss; choose from TripletMarginLoss, NPairLoss
+    """
+    if type(loss) not in CHOSEN_FOR:
+        names = ", ".join(kind.__name__ for kind in CHOSEN_FOR)
+        raise ValueError(f"{name} is not for {type(loss).__name__}; choose from {names}")
+    if getattr(loss, "miner", None) is not None:
+        raise ValueError(f"{name} chooses the negatives: {type(loss).__name__} takes no miner")
+
+
+def loss_of_each(loss: Any, z: Tensor, positive: Tensor, picks: Tensor) -> Tensor:
+    """The loss of each row as an anchor, (N,), the N-pair loss with its penalty.
+
+    Args:
+        loss: one of ``CHOSEN_FOR``. z: (N, d). positive: a row for each, (N,).
+        picks: the rows that are its negatives, (N, M).
+    """
+    of_rows = SEEN_BY[type(loss)](loss, z, positive, z[picks]).loss
+    if isinstance(loss, NPairLoss) and loss.l2:
+        of_rows = of_rows + loss.l2 / 2 * (z.square() + z[positive].square()).sum(1)
+    return of_rows
+
+
+def how_many(loss: nn.Module, negatives: int | None, classes: int, candidates: int) -> int:
+    """Negatives an anchor: as asked for, by default 1, or half of the other classes for N-pair."""
+    if negatives is None:
+        negatives = max(1, (classes - 1) // 2) if isinstance(loss, NPairLoss) else 1
+    return min(negatives, candidates)
