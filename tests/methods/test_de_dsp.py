@@ -309,7 +309,7 @@ def test_a_fit_shows_no_image_that_is_held_out_and_lets_the_policy_choose():
 @quiet
 @each_loss
 def test_a_resumed_run_repeats_the_losses(name, resumed_like_new):
-    resumed_like_new(lambda: method(name, policy_lr=5.0), **DATA)
+    resumed_like_new(lambda: method(name, policy_lr=5.0, judge_every=2), **DATA)
 
 
 @quiet
