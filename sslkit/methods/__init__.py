@@ -8,6 +8,7 @@ from sslkit.methods.instance_discrimination import InstanceDiscrimination
 from sslkit.methods.jigsaw import Jigsaw
 from sslkit.methods.metric_learning import MetricLearning
 from sslkit.methods.moco import MoCo
+from sslkit.methods.pads import PADS
 from sslkit.methods.relative_position import RelativePosition
 from sslkit.methods.rotation import Rotation
 from sslkit.methods.simclr import SimCLR
@@ -16,6 +17,7 @@ from sslkit.methods.supervised import Supervised
 __all__ = [
     "DAML",
     "DEDSP",
+    "PADS",
     "Batch",
     "Colorization",
     "InstanceDiscrimination",
