@@ -268,8 +268,10 @@ def test_a_fit_shows_no_image_that_is_held_out_and_moves_the_policy():
 
 @quiet
 @each_loss
-def test_a_resumed_run_repeats_the_losses(name, resumed_like_new):
-    resumed_like_new(lambda: method(name, policy_lr=5.0, adapt_every=2), **DATA)
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_resumed_run_repeats_the_losses(name, every, resumed_like_new):
+    """It goes on at a step at which it acts, or judges."""
+    resumed_like_new(lambda: method(name, policy_lr=5.0, adapt_every=every), **DATA)
 
 
 # what is refused
