@@ -1,14 +1,13 @@
 """Deep embedding with a discriminative sampling policy (Duan et al. 2019, "Deep Embedding
 Learning with Discriminative Sampling Policy", CVPR)."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sslkit.backbones import Backbone
+from sslkit.data import DataModule
 from sslkit.data.class_batches import seeds_of
 from sslkit.embeddings import check_at_least, checked, distances, full_precision, unit
 from sslkit.methods.base import Batch
@@ -137,12 +136,11 @@ class DEDSP(MetricLearning):
             present = torch.bincount(dataset.labels.cpu()) > 0  # type: ignore[attr-defined]
             self.relations = Relations(present, self.backbone.feature_dim).to(self.device)
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if stage == "fit":
-            self.judge_by(self.trainer.datamodule)
+    def take(self, data: DataModule, world_size: int = 1) -> None:
+        super().take(data, world_size)
+        self.judge_by(data)
 
-    def judge_by(self, data: Any) -> None:
+    def judge_by(self, data: DataModule | None) -> None:
         """Take from a data module the images that are held out, and how its batches are made."""
         self.held_out, self.per_class = held_out_of(data, "DEDSP"), data.per_class
 
@@ -164,9 +162,7 @@ class DEDSP(MetricLearning):
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Of P classes x K rows, class by class, as the data's ``per_class`` makes them."""
         if self.relations is None or self.held_out is None:
-            raise ValueError(
-                "DEDSP needs prepare and judge_by first, as a fit on a DataModule does"
-            )
+            raise ValueError("DEDSP needs a data module first: call take, or fit on one")
         if self._steps is None:
             self._steps = int(self.relations.step)
         terms = {} if self._steps % self.judge_every else self.judge()

@@ -1,14 +1,14 @@
 """Training images that are held out: a draw of them, and what an embedding makes of it."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sslkit.data import gather
+from sslkit.data import DataModule, gather
 from sslkit.embeddings import full_precision, unit
 from sslkit.training import evaluating
 
@@ -30,11 +30,11 @@ class HeldOut(NamedTuple):
         return gather(self.dataset, self.rows[classes].flatten())
 
 
-def held_out_of(data: Any, name: str) -> HeldOut:
+def held_out_of(data: DataModule | None, name: str) -> HeldOut:
     """Those of a data module.
 
     Args:
-        data: the trainer's data module, or None. name: the method's, for errors.
+        data: set up; or None. name: the method's, for errors.
 
     Raises:
         ValueError: it holds out fewer than 2 images of each class, or cannot fill a batch.
@@ -45,13 +45,14 @@ def held_out_of(data: Any, name: str) -> HeldOut:
     ValueError: PADS judges itself on images that no batch shows: set data.per_class, and \
 data.held_out to 2 or more, not 0
     """
-    images = getattr(data, "held_out", 0)
-    if images < 2:
+    images = 0 if data is None else data.held_out
+    if data is None or images < 2:
         raise ValueError(
             f"{name} judges itself on images that no batch shows: set data.per_class, and "
             f"data.held_out to 2 or more, not {images}"
         )
     data.order()  # a class of too few images is said here
+    assert data.dataset is not None
     return HeldOut(data.dataset, data.held_out_rows.view(-1, images))
 
 

@@ -2,7 +2,6 @@
 Learning", CVPR, arXiv:2003.11113)."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sslkit.backbones import Backbone
+from sslkit.data import DataModule
 from sslkit.embeddings import check_at_least, checked, distances, full_precision, unit
 from sslkit.methods.base import Batch
 from sslkit.methods.held_out import (
@@ -138,12 +138,11 @@ class PADS(MetricLearning):
         check_single("PADS", world_size)
         super().prepare(dataset, batch_size, world_size)
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if stage == "fit":
-            self.judge_by(self.trainer.datamodule)
+    def take(self, data: DataModule, world_size: int = 1) -> None:
+        super().take(data, world_size)
+        self.judge_by(data)
 
-    def judge_by(self, data: Any) -> None:
+    def judge_by(self, data: DataModule | None) -> None:
         """Take from a data module the images that are held out, and how its batches are made."""
         self.held_out, self.per_class = held_out_of(data, "PADS"), data.per_class
 
@@ -157,7 +156,7 @@ class PADS(MetricLearning):
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Of P classes x K rows, class by class, as the data's ``per_class`` makes them."""
         if self.held_out is None:
-            raise ValueError("PADS needs judge_by first, as a fit on a DataModule does")
+            raise ValueError("PADS needs a data module first: call take, or fit on one")
         if self._steps is None:
             self._steps = int(self.step)
         terms = self.learn() if self._steps % self.adapt_every == 0 else {}

@@ -38,8 +38,7 @@ def ready(model):
     """As a fit has it at the first step."""
     data = DataModule("shapes", **DATA)
     data.setup("fit")
-    model.prepare(data.dataset, data.batch_size)
-    model.judge_by(data)
+    model.take(data)
     return model
 
 
@@ -412,5 +411,5 @@ def test_it_is_for_one_process():
 def test_data_without_images_held_out_is_refused():
     with pytest.raises(ValueError, match=r"data.held_out to 2 or more, not 0"):
         fit(method(), held_out=0)
-    with pytest.raises(ValueError, match="needs prepare and judge_by first"):
+    with pytest.raises(ValueError, match="DEDSP needs a data module first"):
         method().objective(batch())

@@ -36,8 +36,7 @@ def ready(model):
     """As a fit has it at the first step."""
     data = DataModule("shapes", **DATA)
     data.setup("fit")
-    model.prepare(data.dataset, data.batch_size)
-    model.judge_by(data)
+    model.take(data)
     return model
 
 
@@ -312,5 +311,5 @@ def test_several_processes_or_no_images_held_out():
         method().prepare(load("shapes", limit=64), 8, 2)
     with pytest.raises(ValueError, match=r"data.held_out to 2 or more, not 0"):
         fit(method(), held_out=0)
-    with pytest.raises(ValueError, match="PADS needs judge_by first"):
+    with pytest.raises(ValueError, match="PADS needs a data module first"):
         method().objective(batch())
