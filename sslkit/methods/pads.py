@@ -39,19 +39,18 @@ class PADS(MetricLearning):
     The paper's: for each anchor a negative of the batch is drawn with the probability that a
     histogram gives to its distance from the anchor, at length 1; 30 bins from 0.1 to 1.4. Every 30
     steps a policy of two hidden layers of 128 sees how the embedding does on images held out of
-    each class, as running averages over 2, 8, 16 and 32 times (Recall@1, normalised mutual
+    each class, as running averages over 2, 8, 16 and 32 times (Recall@k, normalised mutual
     information of k-means, mean distances within and between classes), the histogram, and the share
     of the run that is done. It multiplies each bin by 0.8, 1 or 1.25. Its reward is the sign of the
-    change of Recall@1 + NMI since the last time. The best of the paper's ways to learn from it are
-    PPO and an actor-critic; here it is REINFORCE with a running mean of the rewards as baseline,
-    which the paper has too.
+    change of Recall@1 + NMI since the last time. The paper's policy learns by PPO, or by REINFORCE,
+    with a critic or a running mean of the rewards as baseline; here it is REINFORCE with the mean.
 
-    Ours: running averages are exponential; the paper's published code begins with the mass between
-    0.3 and 0.7 where here it is uniform (``start``); distances outside of the interval count as its
-    ends; the policy begins uniform, and shares the run's optimiser; the N-pair loss, whose
-    negatives are drawn without replacement. The same held-out images, and the same beginnings of
-    k-means, judge each time. Each row is an anchor, with another row of its class, at random, for
-    its positive.
+    Ours: Recall@1 alone; averages that are exponential; a uniform histogram at first, where the
+    paper's published code has the mass between 0.3 and 0.7 (``start``); a policy that begins
+    uniform and shares the run's optimiser; distances outside of the interval count as its ends;
+    the N-pair loss, whose negatives are drawn without replacement. The same held-out images, and
+    the same beginnings of k-means, judge each time. Each row is an anchor, with another row of its
+    class, at random, for its positive.
 
     Logged beside the loss: ``metric``; ``entropy`` of the histogram as a part of the uniform one's;
     ``distance``, its mean; ``rank``, the mean rank of the chosen negatives, 0 the nearest, 1 the
