@@ -12,14 +12,12 @@ from sslkit.backbones import Backbone
 from sslkit.data import DataModule
 from sslkit.embeddings import check_at_least, checked, distances, full_precision, unit
 from sslkit.methods.base import Batch
+from sslkit.methods.clusters import class_distances, clusters, mutual_information
 from sslkit.methods.held_out import (
     HeldOut,
     check_single,
-    class_distances,
-    clusters,
     features_of,
     held_out_of,
-    mutual_information,
     recall_at_1,
 )
 from sslkit.methods.metric_learning import MetricLearning
