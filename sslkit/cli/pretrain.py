@@ -94,7 +94,7 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
             # Whatever is wrong with the data is said before there is a folder.
             data.setup("fit")
             data.order(world_size=trainer.world_size)
-            method.prepare(data.dataset, data.batch_size, trainer.world_size)
+            method.take(data, trainer.world_size)
             checked_resizing(trainer.callbacks, method)
             if not resume:
                 stack.enter_context(held(run_dir, new=True))

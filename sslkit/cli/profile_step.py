@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
             f"--profile-step takes one process, not {trainer.world_size}: add --trainer.devices 1"
         )
     data.setup("fit")
-    method.prepare(data.dataset, data.batch_size, 1)
+    method.take(data)
     profile.watch(method, trainer.strategy.root_device)
     try:
         trainer.fit(method, datamodule=data)

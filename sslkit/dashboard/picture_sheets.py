@@ -2,8 +2,6 @@
 
 import io
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from sslkit.dashboard.embedding_picture import embedding_picture
 from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
 from sslkit.data import gather
 from sslkit.evaluation import extract, nearest
-from sslkit.training import write_atomically
+from sslkit.training import evaluating, write_atomically
 from sslkit.views import View
 
 logger = logging.getLogger("sslkit")
@@ -109,7 +107,7 @@ class PictureSheets(pl.Callback):
     def _own(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         dataset = trainer.datamodule.dataset
         images, _ = gather(dataset, sample(len(dataset), self.images))
-        with isolate_rng(), torch.no_grad(), _evaluating(pl_module):
+        with isolate_rng(), torch.no_grad(), evaluating(pl_module):
             made = pl_module.pictures(images.to(pl_module.device))
         for name, columns in made.items():
             first, *others = columns.values()
@@ -148,18 +146,6 @@ class PictureSheets(pl.Callback):
         for board in trainer.loggers:
             if isinstance(board, WandbLogger):
                 board.log_image(f"pictures/{name}", [sheet], step=trainer.global_step)
-
-
-@contextmanager
-def _evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """All of a module in evaluation mode, then each part of it in the mode that it had."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def sheet_of(view: View, images: Tensor, made: Any) -> Image.Image:

@@ -5,9 +5,10 @@ from typing import Literal
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from sslkit.data.array import ArrayDataset
-from sslkit.data.class_batches import ClassBatches, check_per_class
+from sslkit.data.class_batches import ClassBatches, check_per_class, held_out_rows
 from sslkit.data.datasets import DATASETS
 from sslkit.data.loader import BatchOrder, Loader
 from sslkit.data.training_images import TrainingImages, decoded, training_images
@@ -32,6 +33,9 @@ class DataModule(pl.LightningDataModule):
         batch_size: images a step, on each process.
         per_class: images of each class in a batch, as :class:`ClassBatches` draws them; by
             default whatever a shuffled order brings.
+        held_out: so many images of each class come in no batch, for a method that judges itself
+            on them; with per_class only. Which they are, :attr:`held_out_rows`, depends on the
+            labels alone, and not on the run's seed.
         resident: keep the set as uint8 on the training device; ``auto`` does up to 2 GiB.
         workers: worker processes of a streamed set; by default one a core, at most 8.
 
@@ -55,6 +59,7 @@ class DataModule(pl.LightningDataModule):
         limit: int | None = None,
         batch_size: int = 256,
         per_class: int | None = None,
+        held_out: int = 0,
         resident: bool | Literal["auto"] = "auto",
         workers: int | None = None,
     ) -> None:
@@ -63,6 +68,10 @@ class DataModule(pl.LightningDataModule):
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if per_class is not None:
             check_per_class(per_class, batch_size)
+        if held_out < 0:
+            raise ValueError(f"held_out must be at least 0, not {held_out}")
+        if held_out and per_class is None:
+            raise ValueError(f"held_out {held_out} is so many images of a class: set per_class")
         if limit is not None and limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}")
         if workers is not None and workers < 0:
@@ -70,7 +79,7 @@ class DataModule(pl.LightningDataModule):
         self.name: str = name
         self.root, self.split, self.size = root, split, size
         self.limit, self.batch_size, self.resident = limit, batch_size, resident
-        self.per_class = per_class
+        self.per_class, self.held_out = per_class, held_out
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
         self.dataset: TrainingImages | None = None  # from setup on
         self.loader: Loader | None = None
@@ -112,6 +121,21 @@ class DataModule(pl.LightningDataModule):
         assert self.dataset is not None
         return self._order(self.dataset, rank, world_size)
 
+    @property
+    def held_out_rows(self) -> Tensor:
+        """The rows that come in no batch, class by class, ``held_out`` of each; from ``setup`` on.
+
+        (0,) where none are held out.
+        """
+        assert self.dataset is not None
+        return self._held_out(self.dataset)
+
+    def _held_out(self, dataset: TrainingImages) -> Tensor:
+        labels = getattr(dataset, "labels", None)
+        if not self.held_out or labels is None:
+            return torch.empty(0, dtype=torch.int64)
+        return held_out_rows(labels, self.held_out)
+
     def _order(self, dataset: TrainingImages, rank: int = 0, world_size: int = 1) -> BatchOrder:
         if self.per_class is None:
             return BatchOrder(
@@ -125,6 +149,7 @@ class DataModule(pl.LightningDataModule):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
+            held_out=self._held_out(dataset),
         )
 
     def train_dataloader(self) -> Loader:

@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from sslkit.backbones import Backbone
 from sslkit.evaluation.batches import Batch, in_order
 from sslkit.evaluation.processes import complete, largest, rank, share, together
+from sslkit.training import evaluating
 
 BLOCK = 32  # images that the view and the backbone see together, always
 
@@ -120,26 +120,6 @@ def _gathered(own: Features | None, n: int, device: torch.device | str) -> Featu
     for part in whole:
         complete(part, BLOCK, device)
     return whole
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """A module in evaluation mode, then each part of it in the mode that it had.
-
-    >>> net = nn.Sequential(nn.Dropout())
-    >>> with evaluating(net):
-    ...     net.training
-    False
-    >>> net.training
-    True
-    """
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def _shown(batches: Iterator[Batch], n: int, progress: str | None) -> Iterator[Batch]:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
 from sslkit.backbones import Backbone, describe, title_of
-from sslkit.data import Images, gather
+from sslkit.data import DataModule, Images, gather
 from sslkit.training import Optimizer, warmup_decay
 from sslkit.views import EvaluationView, Targeted, View
 
@@ -89,8 +89,8 @@ class Method(pl.LightningModule, ABC):
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         """Refuse what cannot be trained on; take from the data what the objective needs of it.
 
-        It is called before the first step, by the command line before there is a run folder, and
-        may be called again. A subclass that needs more of the data adds to it.
+        It is called by :meth:`take` before the first step, by the command line before there is a
+        run folder, and may be called again. A subclass that needs more of the data adds to it.
 
         Args:
             dataset: gives (uint8 image (C, H, W), label).
@@ -138,7 +138,17 @@ class Method(pl.LightningModule, ABC):
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
         if stage == "fit" and data is not None:
-            self.prepare(data.dataset, data.batch_size, self.trainer.world_size)
+            self.take(data, self.trainer.world_size)
+
+    def take(self, data: DataModule, world_size: int = 1) -> None:
+        """Prepare for the images of a data module, which is set up.
+
+        A subclass that needs more of it than the images, such as what it holds out, adds to it.
+
+        Raises:
+            ValueError: as :meth:`prepare`.
+        """
+        self.prepare(data.dataset, data.batch_size, world_size)  # type: ignore[arg-type]
 
     def start_from(self, backbone: Backbone) -> None:
         """Take the weights of another backbone of the same architecture, such as a run's.

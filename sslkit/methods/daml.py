@@ -1,18 +1,15 @@
 """Deep adversarial metric learning (Duan et al. 2018, "Deep Adversarial Metric Learning", CVPR)."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslkit.backbones import Backbone
 from sslkit.embeddings import check_at_least, unit
-from sslkit.losses import ContrastiveLoss, LiftedStructureLoss, NPairLoss, TripletMarginLoss
 from sslkit.methods.base import Batch
 from sslkit.methods.metric_learning import MetricLearning
-from sslkit.miners.pairs import pair_masks
+from sslkit.methods.negatives import SEEN_BY, Drawn, draw
 from sslkit.training import Optimizer
 from sslkit.views import View
 
@@ -130,7 +127,7 @@ class DAML(MetricLearning):
             watched = self._watched(z.detach(), labels, made, drawn)
         return {"loss": metric + generator, "real": real, **terms, **watched}
 
-    def _generators(self, x: Tensor, z: Tensor, made: Tensor, drawn: "Drawn") -> dict[str, Tensor]:
+    def _generators(self, x: Tensor, z: Tensor, made: Tensor, drawn: Drawn) -> dict[str, Tensor]:
         """The terms of what the generator minimises."""
         kept = SEEN_BY[type(self.loss)](self.loss, z, drawn.positive, self._judged(made)).kept
         return {
@@ -139,9 +136,7 @@ class DAML(MetricLearning):
             "adversarial": drawn.mean(kept.mean(1)),
         }
 
-    def _watched(
-        self, z: Tensor, labels: Tensor, made: Tensor, drawn: "Drawn"
-    ) -> dict[str, Tensor]:
+    def _watched(self, z: Tensor, labels: Tensor, made: Tensor, drawn: Drawn) -> dict[str, Tensor]:
         same = (labels[:, None] == labels).to(z.dtype)
         centres = (same @ z / same.sum(1, keepdim=True))[drawn.negatives]  # (N, M, d)
         found, reals = self._judged(made), z[drawn.negatives]
@@ -162,35 +157,6 @@ class DAML(MetricLearning):
         z = torch.func.functional_call(self.backbone.embedding, head, (made.flatten(0, 1),))
         z = unit(z.float()) if self.backbone.normalize else z
         return z.unflatten(0, made.shape[:2])
-
-
-class Drawn(NamedTuple):
-    """For each row of a batch another of its class, and some of other classes.
-
-    valid: whether there are such, (N,). positive: row numbers, (N,). negatives: (N, M).
-    """
-
-    valid: Tensor
-    positive: Tensor
-    negatives: Tensor
-
-    def mean(self, of_rows: Tensor) -> Tensor:
-        """The mean of (N,) over the valid rows; 0 if there is none."""
-        return of_rows.masked_fill(~self.valid, 0).sum() / self.valid.sum().clamp_min(1)
-
-
-def draw(labels: Tensor, negatives: int) -> Drawn:
-    """A positive and some negatives for each row, at random; negatives may come twice.
-
-    >>> draw(torch.tensor([7, 7, 3]), 1).valid
-    tensor([ True,  True, False])
-    """
-    positive, negative = pair_masks(labels)
-    valid = positive.any(1) & negative.any(1)
-    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    mate = torch.where(valid[:, None], positive, itself).float().multinomial(1)
-    others = torch.where(valid[:, None], negative, itself).float()
-    return Drawn(valid, mate.squeeze(1), others.multinomial(negatives, replacement=True))
 
 
 class Generator(nn.Sequential):
@@ -220,62 +186,3 @@ class Generator(nn.Sequential):
             x[:, None].expand_as(negative) for x in (features, features[drawn.positive])
         )
         return negative + super().forward(torch.cat([anchor, positive, negative], 2))
-
-
-class Seen(NamedTuple):
-    """What a loss says of negatives: (N,) of each anchor, and (N, M) how far each is kept off.
-
-    ``kept`` is by how much a negative is beyond where the loss wants it; 0 where it is not.
-    """
-
-    loss: Tensor
-    kept: Tensor
-
-
-def of_triplets(loss: Any, z: Tensor, positive: Tensor, negatives: Tensor) -> Seen:
-    """Of ``TripletMarginLoss``, rows z (N, d), their positives (N,), negatives (N, M, d)."""
-    if loss.normalize:
-        z, negatives = unit(z), unit(negatives.flatten(0, 1)).view_as(negatives)
-    slack = _square(z, negatives) - _square(z, z[positive][:, None]) - loss.margin
-    return Seen((-slack).relu().mean(1), slack.relu())
-
-
-def of_pairs(loss: Any, z: Tensor, positive: Tensor, negatives: Tensor) -> Seen:
-    """The same of ``ContrastiveLoss``."""
-    near, slack = _square(z, z[positive][:, None]), _distance(z, negatives) - loss.margin
-    terms = torch.cat([near, (-slack).relu().square()], 1)
-    return Seen(terms.mean(1) / 2, slack.relu())
-
-
-def of_lifted(loss: Any, z: Tensor, positive: Tensor, negatives: Tensor) -> Seen:
-    """The same of ``LiftedStructureLoss``: the negatives of both rows of a pair repel."""
-    near, far = _distance(z, z[positive][:, None]), _distance(z, negatives)
-    repulsion = (loss.margin - far).logsumexp(1)
-    violation = near.squeeze(1) + torch.logaddexp(repulsion, repulsion[positive])
-    return Seen(violation.relu().square() / 2, (far - near - loss.margin).relu())
-
-
-def of_n_pairs(loss: Any, z: Tensor, positive: Tensor, negatives: Tensor) -> Seen:
-    """The same of ``NPairLoss``, less its penalty."""
-    slack = (z * z[positive]).sum(1, keepdim=True) - (z[:, None] * negatives).sum(2)
-    return Seen(F.pad(-slack, (1, 0)).logsumexp(1), slack.relu())
-
-
-def _square(z: Tensor, others: Tensor) -> Tensor:
-    """Squared distances of rows (N, d) from (N, M, d), (N, M)."""
-    return (z[:, None] - others).square().sum(2)
-
-
-def _distance(z: Tensor, others: Tensor) -> Tensor:
-    """Distances of rows (N, d) from (N, M, d), (N, M); the gradient at distance 0 is 0."""
-    square = _square(z, others)
-    zero = square == 0
-    return square.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
-
-
-SEEN_BY: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Seen]] = {
-    ContrastiveLoss: of_pairs,
-    TripletMarginLoss: of_triplets,
-    LiftedStructureLoss: of_lifted,
-    NPairLoss: of_n_pairs,
-}

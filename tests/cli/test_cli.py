@@ -36,6 +36,14 @@ def test_help_is_quick_and_light():
     assert "pretrain" in done.stdout
 
 
+DEDSP = [
+    *("--model", "sslkit.methods.DEDSP", "--model.backbone", "sslkit.backbones.ResNet9"),
+    *("--model.view", "sslkit.views.SupervisedView", "--model.view.size", "32"),
+    *("--model.loss", "sslkit.losses.TripletMarginLoss", "--data.batch_size", "8"),
+    *("--data.limit", "99", "--trainer.max_epochs", "1"),
+]
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -103,6 +111,8 @@ def test_help_is_quick_and_light():
         ),
         (["pretrain", "--config", "simclr_shapes", "--trainer.accelerator", "x"], "'x'"),
         (["pretrain", "--config", "simclr_shapes", "--data.limit", "9"], "9 images there are"),
+        (["pretrain", *DEDSP, "--data.per_class", "2"], "data.held_out to 2 or more, not 0"),
+        (["pretrain", *DEDSP, "--data.held_out", "2"], "so many images of a class: set per_class"),
         (["pretrain", "--config", "simclr_shapes", "--name", ""], "a folder's name"),
         (["pretrain", "--config", "simclr_shapes", "--out", "/proc/x"], "/proc/x"),
         (["evaluate", "random", "--data", "shapes", "--out", "/proc/x"], "/proc/x"),

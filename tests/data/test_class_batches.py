@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sslkit.data import ArrayDataset, BatchOrder, ClassBatches, Loader
+from sslkit.data.class_batches import held_out_rows
 
 
 def labelled(*counts, seed=0):
@@ -205,3 +206,136 @@ def test_bad_input(labels, batch_size, per_class, world_size, says):
 def test_a_class_without_a_name_is_its_number():
     with pytest.raises(ValueError, match=r"^class 4 has 1 image, but"):
         ClassBatches(labelled(3, 1, 3), 4, 2)
+
+
+# classes that a policy chooses, and images that are held out
+
+
+def chosen(labels, batch_size, per_class, choose, **options):
+    order = ClassBatches(labels, batch_size, per_class, **options)
+    order.choose = choose
+    return order
+
+
+def at_random(labels):
+    """Any other classes, and what it was asked."""
+    asked = []
+
+    def choose(seeds, how_many, generator):
+        others = [c for c in sorted(set(labels.tolist())) if c not in seeds]
+        asked.append((seeds, how_many))
+        return [others[i] for i in torch.randperm(len(others), generator=generator)[:how_many]]
+
+    return choose, asked
+
+
+@pytest.mark.parametrize(("counts", "batch_size", "per_class"), SIZES)
+def test_a_quarter_of_the_classes_comes_in_rounds_and_the_others_are_chosen(
+    counts, batch_size, per_class
+):
+    labels = labelled(*counts)
+    choose, asked = at_random(labels)
+    order = chosen(labels, batch_size, per_class, choose)
+    classes = batch_size // per_class
+    few = max(1, classes // 4)
+    met = Counter()
+    for epoch in range(3):
+        order.set_epoch(epoch)
+        asked.clear()
+        batches = list(order)
+        assert len(batches) == len(order) == len(asked)
+        met = Counter()
+        for batch, (seeds, how_many) in zip(batches, asked, strict=True):
+            found = labels[batch].view(-1, per_class)
+            assert (found == found[:, :1]).all()
+            assert len(set(batch)) == batch_size
+            assert len(set(found[:, 0].tolist())) == classes
+            assert (found[:few, 0].tolist(), how_many) == (seeds, classes - few)
+            met.update(seeds)
+            assert spread(met, set(labels.tolist())) <= 1
+
+
+@pytest.mark.parametrize("start", [1, 3])
+def test_chosen_batches_resume_where_the_choice_is_the_same(start):
+    labels = labelled(*(7,) * 9)
+    order = chosen(labels, 8, 2, at_random(labels)[0], seed=5)
+    order.set_epoch(2)
+    whole = list(order)
+    order.start = start
+    assert list(order) == whole[start:]
+    order.set_epoch(3)
+    assert list(order) != whole
+
+
+def test_the_images_do_not_depend_on_how_the_classes_were_chosen():
+    labels = labelled(*(7,) * 9)
+    choose, _ = at_random(labels)
+    plain = chosen(labels, 8, 2, choose)
+    drawn = list(plain)
+
+    def wasteful(seeds, how_many, generator):
+        picked = choose(seeds, how_many, generator)
+        torch.rand(5, generator=generator)
+        torch.rand(5)
+        return picked
+
+    assert list(chosen(labels, 8, 2, wasteful)) == drawn
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda seeds, others: others[:2] + others[:1],
+        lambda seeds, others: others[:2] + seeds,
+        lambda seeds, others: others[:2],
+        lambda seeds, others: [*others, 2],
+        lambda seeds, others: [*others[:2], 2],
+    ],
+)
+def test_a_choice_that_is_no_batch_is_refused(spoilt):
+    labels = labelled(*(4,) * 4)
+
+    def choose(seeds, *_):
+        return spoilt(seeds, [label for label in (1, 4, 7, 10) if label not in seeds])
+
+    with pytest.raises(ValueError, match=r"3 different classes .*none of the seeds \[\d+\], not"):
+        list(chosen(labels, 8, 2, choose))
+
+
+def test_classes_are_chosen_on_one_process():
+    labels = labelled(*(4,) * 8)
+    order = chosen(labels, 8, 2, at_random(labels)[0], world_size=2)
+    with pytest.raises(ValueError, match="on one process, not on 2"):
+        list(order)
+
+
+@pytest.mark.parametrize("choosing", [False, True])
+def test_rows_that_are_held_out_come_in_no_batch(choosing):
+    labels = labelled(4, 9, 6, 5, seed=1)
+    held = held_out_rows(labels, 2)
+    assert labels[held].tolist() == [1, 1, 4, 4, 7, 7, 10, 10]
+    order = ClassBatches(labels, 4, 2, held_out=held)
+    order.choose = at_random(labels)[0] if choosing else None
+    assert len(order) == (24 - 8) // 4
+    rows = set()
+    for epoch in range(60):
+        order.set_epoch(epoch)
+        rows |= set(chain(*order))
+    assert rows == set(range(24)) - set(held.tolist())
+
+
+def test_which_rows_are_held_out():
+    labels = labelled(4, 9, 30, 5)
+    assert torch.equal(held_out_rows(labels, 3), held_out_rows(labels, 3))
+    assert held_out_rows(labels, 0).numel() == 0
+    assert len(set(held_out_rows(labels, 5).tolist())) == 4 + 5 + 5 + 5
+    nested = [set(held_out_rows(labels, n).tolist()) for n in range(4)]
+    assert all(a < b for a, b in pairwise(nested))
+
+
+@pytest.mark.parametrize(("held_out", "left"), [(2, "1 image"), (3, "0 images")])
+def test_a_class_of_which_too_few_are_left(held_out, left):
+    labels = labelled(5, 3, 5)
+    says = f"^class 4 has {left} left beside those held out, but per_class is 2.*lower held_out or"
+    with pytest.raises(ValueError, match=says):
+        ClassBatches(labels, 4, 2, held_out=held_out_rows(labels, held_out))

@@ -162,6 +162,25 @@ def test_a_resumed_run_sees_the_batches_that_were_left(tmp_path, resident):
     assert fit(4, tmp_path / "kept" / "step=7.ckpt") == whole[7:]
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_images_that_are_held_out_come_in_no_batch(tmp_path, resident):
+    write_classes(tmp_path, (6, 5, 4, 7, 1, 1, 1, 1))
+    options = {"size": 6, "batch_size": 4, "per_class": 2, "resident": resident, "workers": 0}
+    rows = []
+    for seed in (3, 4):
+        torch.manual_seed(seed)
+        data = module(f"classes:{tmp_path}", held_out=2, **options)
+        held = data.held_out_rows
+        assert data.dataset.labels[held].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+        batches = list(data.train_dataloader())
+        assert len(batches) == len(data.loader) == (22 - 8) // 4
+        seen = torch.cat([batch.index for batch in batches])
+        assert not set(seen.tolist()) & set(held.tolist())
+        rows.append(held.tolist())
+    assert rows[0] == rows[1]
+    assert module(f"classes:{tmp_path}", **options).held_out_rows.numel() == 0
+
+
 # what is refused
 
 
@@ -171,6 +190,8 @@ def test_a_resumed_run_sees_the_batches_that_were_left(tmp_path, resident):
         ({"per_class": 1}, "^per_class must be at least 2, not 1$"),
         ({"per_class": 3}, "^batch_size must be a multiple of per_class, 3, not 256$"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"per_class": 2, "held_out": -1}, "^held_out must be at least 0, not -1$"),
+        ({"held_out": 2}, "^held_out 2 is so many images of a class: set per_class$"),
     ],
 )
 def test_numbers_are_checked_at_once(options, says):
@@ -215,6 +236,7 @@ def test_a_set_that_is_not_there(tmp_path):
         ((3, 1, 2, 2), {}, "class 'b' has 1 image, but per_class is 2"),
         ((3, 3, 2, 2), {"batch_size": 6}, "takes 3 classes, but there are 2"),
         ((3, 3, 2, 2), {"limit": 4}, "class 'b' has 1 image, but per_class is 2"),
+        ((6, 3, 2, 2), {"held_out": 2}, "class 'b' has 1 image left beside those held out, but"),
     ],
 )
 def test_a_batch_that_cannot_be_filled_is_refused_before_anything_is_decoded(

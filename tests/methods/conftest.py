@@ -22,10 +22,11 @@ class Recorder(Callback):
 def resumed_like_new(tmp_path):
     """Train on the embedded set; go on from a checkpoint of mid-epoch: the losses must agree.
 
-    Called with what makes the method; returns both methods after training.
+    Called with what makes the method, and options of the data module; returns both methods after
+    training.
     """
 
-    def fit(make, recorder, ckpt_path=None):
+    def fit(make, recorder, options, ckpt_path=None):
         pl.seed_everything(3, verbose=False)
         method = make()
         trainer = pl.Trainer(
@@ -37,14 +38,14 @@ def resumed_like_new(tmp_path):
             enable_model_summary=False,
             callbacks=[recorder],
         )
-        data = DataModule("shapes", limit=64, batch_size=16)
+        data = DataModule("shapes", **{"limit": 64, "batch_size": 16, **options})
         trainer.fit(method, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
         return method
 
-    def check(make):
+    def check(make, **options):
         path = tmp_path / "middle.ckpt"
         whole, tail = Recorder(3, path), Recorder()
-        methods = fit(make, whole), fit(make, tail, path)
+        methods = fit(make, whole, options), fit(make, tail, options, path)
         assert tail.values == whole.values[3:]
         for a, b in zip(*(m.state_dict().items() for m in methods), strict=True):
             assert a[0] == b[0]

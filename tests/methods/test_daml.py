@@ -22,7 +22,8 @@ from sslkit.losses import (
 )
 from sslkit.methods import DAML
 from sslkit.methods.base import Batch
-from sslkit.methods.daml import SEEN_BY, Generator, draw
+from sslkit.methods.daml import Generator
+from sslkit.methods.negatives import SEEN_BY, draw
 from sslkit.training import Optimizer
 from sslkit.views import SupervisedView
 
