@@ -17,7 +17,7 @@ import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from sslkit import miners
+from sslkit import losses, miners
 from sslkit.backbones import Backbone
 from sslkit.callbacks import ProgressiveResizing
 from sslkit.cli.arguments import read_configs, values
@@ -84,6 +84,7 @@ def parse(argv: list[str], own: Sequence[str] = ()) -> PretrainCLI:
     argv = ["--help" if arg == "--help_all" else arg for arg in argv]
     try:
         _one_method(argv)
+        _one_loss(argv)
         with redirect_stderr(io.StringIO()) as said, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "LightningCLI's args parameter")
             cli = PretrainCLI(
@@ -121,6 +122,22 @@ def _one_method(argv: list[str]) -> None:
             )
 
 
+def _one_loss(argv: list[str]) -> None:
+    """Refuse another loss over a config's: some of its arguments would stay, others go."""
+    given = values(argv, "--model.loss")
+    for config in read_configs(argv):
+        found = ((config.get("model") or {}).get("init_args") or {}).get("loss") or {}
+        kind, kept = str(found.get("class_path", "")), ", ".join(found.get("init_args") or {})
+        for other in given:
+            module, _, name = other.rpartition(".")
+            there = name in losses.__all__ or not f"{module}.".startswith(("sslkit.", "."))
+            if kept and there and name != kind.rpartition(".")[2]:
+                raise ValueError(
+                    f"--model.loss {other} over the config's {kind} would mix what it says of that "
+                    f"({kept}) with the other's own: use a config of that loss"
+                )
+
+
 def one_line(message: str, own: Sequence[str] = ()) -> str:
     """What is wrong and what the choices are, out of jsonargparse's many lines.
 
@@ -152,7 +169,7 @@ def one_line(message: str, own: Sequence[str] = ()) -> str:
             names = [k.__name__ for k in _concrete(get_type_hints(_class(taker[1]).__init__)[key])]
             return f"{key} {found[1]} does not fit {taker[1]}; choose from {', '.join(names)}"
         return f"no class {found[1]!r}{_near(found[1], names)}"
-    if found := re.search(r"callable class: module '[\w.]+' has no attribute '(\w+)'", text):
+    if found := re.search(r"module 'sslkit\.[\w.]+' has no attribute '(\w+)'", text):
         return f"no {keys[-1]} {found[1]!r}{_near(found[1], _choices(keys[-1]))}"
     if keys and (found := re.search(r'": (Expected .*?)(?:\. Got value: (.*))?$', text)):
         return _wanted(".".join(keys), found[1], found[2])
@@ -201,8 +218,9 @@ def _choices(key: str) -> list[str]:
 
 
 def _near(given: str, choices: list[str]) -> str:
-    close = difflib.get_close_matches(given, choices, 1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
+    names = {choice.rpartition(".")[2]: choice for choice in choices}
+    close = difflib.get_close_matches(given, names, 1)
+    hint = f" (did you mean {names[close[0]]}?)" if close else ""
     return f"{hint}; choose from {', '.join(choices)}"
 
 

@@ -96,6 +96,13 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
             data.order(world_size=trainer.world_size)
             method.take(data, trainer.world_size)
             checked_resizing(trainer.callbacks, method)
+            warmup, epochs = method.optimizer.warmup_epochs, trainer.max_epochs
+            if epochs and 1 < epochs <= warmup:
+                logging.getLogger("sslkit").warning(
+                    "a warm-up of %g epochs takes the whole run of %d: the learning rate only "
+                    "rises; lower model.optimizer.warmup_epochs",
+                    *(warmup, epochs),
+                )
             if not resume:
                 stack.enter_context(held(run_dir, new=True))
             _begin(cli, trainer, run_dir, checkpoint)
@@ -132,12 +139,16 @@ def start_from(target: str, method: Method) -> None:
         method.start_from(backbone)
     except ValueError as error:
         raise ValueError(f"--start {target}: {error}") from error
+    logger = logging.getLogger("sslkit")
     trained, shown = EvaluationView(1, card["normalize"]).statistics, method.view.statistics
     if json.dumps(trained) != json.dumps(shown):
-        logging.getLogger("sslkit").warning(
+        logger.warning(
             "--start %s was trained on images normalised by %s, and this view normalises by %s",
             *(target, card["normalize"], method.view.normalize),
         )
+    if card.get("grayscale", False) != method.grayscale:
+        one, other = ("grey", "in colour") if card.get("grayscale") else ("in colour", "grey")
+        logger.warning("--start %s was trained on images %s, and these are %s", target, one, other)
 
 
 def _begin(

@@ -44,7 +44,7 @@ def embedding_picture(
 
     z, labels = unit(features[:MOST].float().cpu()), labels[:MOST].cpu()
     shown, counts = labels.unique(return_counts=True)
-    if len(shown) < 2 or counts.max() < 2:
+    if not drawable(labels):
         raise ValueError(
             f"a picture of an embedding takes 2 classes or more, one of them with 2 images, not "
             f"{len(labels)} images of {len(shown)} class(es)"
@@ -61,13 +61,23 @@ def embedding_picture(
     return out.getvalue()
 
 
+def drawable(labels: Tensor) -> bool:
+    """Whether labels (N,) are known and have 2 classes, one of them twice, among those drawn.
+
+    >>> drawable(torch.tensor([0, 0, 1])), drawable(torch.tensor([-1, -1]))
+    (True, False)
+    """
+    counts = labels[:MOST].unique(return_counts=True)[1]
+    return bool((labels >= 0).all()) and len(counts) > 1 and int(counts.max()) > 1
+
+
 def _distances(ax: Axes, z: Tensor, labels: Tensor) -> None:
     first, second = torch.triu_indices(len(z), len(z), offset=1)
     distance = torch.cdist(z, z)[first, second]
     same = labels[first] == labels[second]
     for name, of, colour in (("one class", same, WITHIN), ("two classes", ~same, BETWEEN)):
         values = distance[of]
-        share = torch.histc(values, BINS, 0, 2) / len(values)
+        share = torch.histc(values.clamp_max(2), BINS, 0, 2) / len(values)  # rounded beyond 2
         edges = torch.linspace(0, 2, BINS + 1)
         ax.stairs(share.numpy(), edges.numpy(), fill=True, alpha=0.45, color=colour)
         ax.stairs(share.numpy(), edges.numpy(), color=colour, label=f"{name}: {values.mean():.2f}")

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import Subset
 
-from sslkit.dashboard.embedding_picture import embedding_picture
+from sslkit.dashboard.embedding_picture import drawable, embedding_picture
 from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
 from sslkit.data import gather
 from sslkit.evaluation import extract, nearest
@@ -134,8 +134,7 @@ class PictureSheets(pl.Callback):
         classes = getattr(dataset, "classes", None)
         sheet = neighbour_sheet(images[:, 0], images[:, 1:], labels, classes, scores)
         self._save(trainer, "neighbours", sheet)
-        several = found.ndim == 1 and bool((found >= 0).all()) and len(found.unique()) > 1
-        if several and found.bincount().max() > 1:
+        if found.ndim == 1 and drawable(found):
             picture = io.BytesIO(embedding_picture(features, found, classes))
             self._save(trainer, "embedding", Image.open(picture))
 

@@ -88,8 +88,8 @@ class ClassBatches(BatchOrder):
             )
             raise ValueError(
                 f"class {name} has {count} image{'s' * (count != 1)}{left}, but per_class is "
-                f"{per_class}, one of {len(short)} such: lower {lower}per_class, or leave those "
-                "classes out"
+                f"{per_class}, one of {len(short)} such: lower {lower}per_class, or take "
+                "those classes out of the data"
             )
         order = rows[labels[rows].argsort(stable=True)].tolist()
         ends = counts.cumsum(0).tolist()

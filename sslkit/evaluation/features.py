@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from sslkit.backbones import Backbone
+from sslkit.backbones import Backbone, Embedder
 from sslkit.evaluation.batches import Batch, in_order
 from sslkit.evaluation.processes import complete, largest, rank, share, together
 from sslkit.training import evaluating
@@ -135,7 +135,7 @@ def extract_layers(
     """The features of several layers of a backbone, in one pass over a data set.
 
     A layer's map, (N, D, h, w), is averaged over the largest g x g grid whose D g^2 numbers are
-    no more than ``backbone.feature_dim``, so that wide maps of few channels are not judged by
+    no more than the backbone's ``feature_dim``, so that wide maps of few channels are not judged by
     their channels' means alone, and no layer has more numbers than the last.
 
     Args:
@@ -191,6 +191,8 @@ class PooledLayers(nn.Module):
         check_layers(backbone, layers)
         super().__init__()
         self.backbone = backbone
+        under = backbone.backbone if isinstance(backbone, Embedder) else backbone
+        self.most = under.feature_dim
         self.rows = [backbone.layers.index(name) for name in layers]
         self.widths: list[int] = []
 
@@ -199,7 +201,7 @@ class PooledLayers(nn.Module):
         pooled = []
         for row in self.rows:
             channels, *sides = maps[row].shape[1:]
-            grid = math.isqrt(max(1, self.backbone.feature_dim // channels))
+            grid = math.isqrt(max(1, self.most // channels))
             pooled.append(F.adaptive_avg_pool2d(maps[row], min(grid, *sides)).flatten(1))
         self.widths = [part.shape[1] for part in pooled]
         return torch.cat(pooled, dim=1)

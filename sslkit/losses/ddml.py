@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from sslkit.distributed import all_gather
 from sslkit.embeddings import check_above, checked, squared_distances
-from sslkit.losses.pairwise import mean_over_pairs, mined, name_of
+from sslkit.losses.pairwise import mean_over_pairs, mined
 from sslkit.miners import Pairs
+from sslkit.miners.chosen import name_of
 
 
 def ddml(

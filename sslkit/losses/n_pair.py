@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from sslkit.distributed import all_gather
 from sslkit.embeddings import check_at_least, check_labels, checked, full_precision
-from sslkit.losses.pairwise import check_tuples, mined, name_of
+from sslkit.losses.pairwise import check_tuples, mined
 from sslkit.miners import Pairs
+from sslkit.miners.chosen import name_of
 
 
 def n_pair(

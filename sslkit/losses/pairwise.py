@@ -95,12 +95,3 @@ def mined(
     tuples = miner(embeddings, labels)
     check_tuples(kind, tuples)
     return tuples
-
-
-def name_of(miner: Callable[..., object] | None) -> str:
-    """A miner's name, for ``extra_repr``.
-
-    >>> name_of(None), name_of(check_one)
-    ('None', 'check_one')
-    """
-    return getattr(miner, "__name__", repr(miner))

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from sslkit.distributed import all_gather
 from sslkit.embeddings import check_above, check_labels, checked, squared_distances, unit
-from sslkit.losses.pairwise import check_one, check_tuples, mined, name_of
+from sslkit.losses.pairwise import check_one, check_tuples, mined
 from sslkit.miners import Triplets
+from sslkit.miners.chosen import name_of
 from sslkit.miners.pairs import pair_masks
 
 

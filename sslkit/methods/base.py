@@ -1,7 +1,6 @@
 """What all methods share: views on the device, random state, logging, optimiser and schedule."""
 
 import copy
-import logging
 import math
 from abc import ABC, abstractmethod
 from functools import partial
@@ -14,12 +13,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
-from sslkit.backbones import Backbone, describe, title_of
+from sslkit.backbones import Backbone, Embedder, describe, title_of
 from sslkit.data import DataModule, Images, gather
 from sslkit.training import Optimizer, warmup_decay
 from sslkit.views import EvaluationView, Targeted, View
-
-logger = logging.getLogger("sslkit")
 
 
 class Batch(NamedTuple):
@@ -151,12 +148,12 @@ class Method(pl.LightningModule, ABC):
         self.prepare(data.dataset, data.batch_size, world_size)  # type: ignore[arg-type]
 
     def start_from(self, backbone: Backbone) -> None:
-        """Take the weights of another backbone of the same architecture, such as a run's.
+        """Take the weights of another backbone, or of that under an embedding, such as a run's.
 
         Raises:
             ValueError: another architecture.
         """
-        take_weights(self.backbone, backbone)
+        take_weights(self.backbone, under(backbone))
 
     def rates(self) -> dict[nn.Module, float]:
         """Parts whose learning rate is not the optimiser's, and what it is multiplied by."""
@@ -222,15 +219,7 @@ class Method(pl.LightningModule, ABC):
         accumulated = trainer.accumulate_grad_batches
         per_step = trainer.train_dataloader.batch_size * trainer.world_size * accumulated
         per_epoch = math.ceil(trainer.num_training_batches / accumulated)
-        warmup = round(self.optimizer.warmup_epochs * per_epoch)
-        if warmup >= total > 1 and trainer.is_global_zero:
-            logger.warning(
-                "a warm-up of %g epochs takes the whole run of %d step(s): the learning rate only "
-                "rises; lower model.optimizer.warmup_epochs",
-                self.optimizer.warmup_epochs,
-                total,
-            )
-        warmup = min(warmup, int(total))
+        warmup = min(round(self.optimizer.warmup_epochs * per_epoch), int(total))
         factor = partial(
             warmup_decay, warmup=warmup, total=int(total), schedule=self.optimizer.schedule
         )
@@ -248,6 +237,11 @@ class Method(pl.LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seed = checkpoint["sslkit"]["seed"]
+
+
+def under(backbone: Backbone) -> Backbone:
+    """The backbone itself, without an embedding that is on it."""
+    return backbone.backbone if isinstance(backbone, Embedder) else backbone
 
 
 def take_weights(own: Backbone, other: Backbone) -> None:

@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslkit.backbones import Backbone
-from sslkit.embeddings import check_at_least, unit
+from sslkit.embeddings import check_at_least, checked, full_precision, unit
 from sslkit.methods.base import Batch
 from sslkit.methods.metric_learning import MetricLearning
 from sslkit.methods.negatives import SEEN_BY, Drawn, draw
@@ -24,10 +25,12 @@ class DAML(MetricLearning):
     and by how much the metric still keeps it beyond the margin. The metric minimises its loss with
     what was made in the place of real negatives. Neither's loss moves the other.
 
-    The three terms, the generator's layers and the losses that it goes with are the paper's. Ours:
-    the metric goes on with the real batch beside the synthetic negatives; means in the place of
-    sums; negatives drawn anew for each anchor; and the phase alone, in which the metric learns from
-    the real batch and the generator from features that it does not change, at once.
+    The three terms and the losses that it goes with are the paper's. Ours: what the generator's
+    layers give is added to the real negative's features, and is 0 at first; neither's loss moves
+    the other; the metric goes on with the real batch beside the synthetic negatives; means in the
+    place of sums; negatives drawn anew for each anchor; and the phase alone, in which the metric
+    learns from the real batch and the generator from features that it does not change, at once.
+    Over processes each makes its negatives of its own rows.
 
     Logged beside the loss and its terms: ``harder``, the share of what was made that lies nearer
     to the anchor than the real negative does; ``to_class``, its mean distance from the mean
@@ -94,18 +97,21 @@ class DAML(MetricLearning):
         self.negatives, self.alone, self.real, self.synthetic = negatives, alone, real, synthetic
         self.regularity, self.adversarial = regularity, adversarial
         self.generator = Generator(backbone.feature_dim, width)
+        self.register_buffer("first_together", torch.tensor(-1.0))  # step, once a run has begun
         self.together = True
 
     def on_train_start(self) -> None:
-        self._first_together = self.alone * self.trainer.estimated_stepping_batches
+        if self.first_together < 0:  # else a resumed run's, which may have become longer
+            self.first_together.fill_(self.alone * self.trainer.estimated_stepping_batches)
+        self._first_together = float(self.first_together)
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.together = self.trainer.global_step >= self._first_together
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         labels = batch.labels.repeat(len(batch.views))
-        features = self.backbone.backbone(torch.cat(batch.views))
-        z = self.backbone.embed(features)
+        (features,) = checked(embeddings=self.backbone.backbone(torch.cat(batch.views)))
+        (z,) = checked(embeddings=self.backbone.embed(features))
         real = self.loss(z, labels)
         drawn = draw(labels, self.negatives)
         made = self.generator(features.detach(), drawn)
@@ -138,7 +144,8 @@ class DAML(MetricLearning):
 
     def _watched(self, z: Tensor, labels: Tensor, made: Tensor, drawn: Drawn) -> dict[str, Tensor]:
         same = (labels[:, None] == labels).to(z.dtype)
-        centres = (same @ z / same.sum(1, keepdim=True))[drawn.negatives]  # (N, M, d)
+        with full_precision(z):
+            centres = (same @ z / same.sum(1, keepdim=True))[drawn.negatives]  # (N, M, d)
         found, reals = self._judged(made), z[drawn.negatives]
         nearer = (found - z[:, None]).norm(dim=2) < (reals - z[:, None]).norm(dim=2)
         return {
@@ -149,13 +156,15 @@ class DAML(MetricLearning):
 
     def _embed(self, made: Tensor) -> Tensor:
         """(N, M, D) features to embeddings, (N, M, d)."""
-        return self.backbone.embed(made.flatten(0, 1)).unflatten(0, made.shape[:2])
+        (z,) = checked(embeddings=self.backbone.embed(made.flatten(0, 1)))
+        return z.unflatten(0, made.shape[:2])
 
     def _judged(self, made: Tensor) -> Tensor:
         """The same, with a gradient for the features and none for the metric."""
-        head = {k: v.detach() for k, v in self.backbone.embedding.named_parameters()}
-        z = torch.func.functional_call(self.backbone.embedding, head, (made.flatten(0, 1),))
-        z = unit(z.float()) if self.backbone.normalize else z
+        head = self.backbone.embedding
+        rows = made.flatten(0, 1).to(head.weight.dtype)
+        (z,) = checked(embeddings=F.linear(rows, head.weight.detach(), head.bias.detach()))
+        z = unit(z) if self.backbone.normalize else z
         return z.unflatten(0, made.shape[:2])
 
 
@@ -185,4 +194,5 @@ class Generator(nn.Sequential):
         anchor, positive = (
             x[:, None].expand_as(negative) for x in (features, features[drawn.positive])
         )
-        return negative + super().forward(torch.cat([anchor, positive, negative], 2))
+        given = torch.cat([anchor, positive, negative], 2).to(self[0].weight.dtype)
+        return negative + super().forward(given).to(negative.dtype)

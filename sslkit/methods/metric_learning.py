@@ -1,5 +1,6 @@
 """Deep metric learning: any loss over labelled embeddings, with any miner."""
 
+import copy
 import inspect
 from typing import Self
 
@@ -9,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 
 from sslkit import losses
-from sslkit.backbones import Backbone, Embedder
-from sslkit.embeddings import check_at_least
-from sslkit.methods.base import Batch, Method, take_weights
+from sslkit.backbones import Backbone, Embedder, describe
+from sslkit.embeddings import check_at_least, unit
+from sslkit.methods.base import Batch, Method, take_weights, under
 from sslkit.training import Optimizer
 from sslkit.views import View
 
@@ -29,14 +30,14 @@ class MetricLearning(Method):
         optimizer: the optimiser and its schedule.
         loss: from embeddings (N, D) and labels (N,) to a scalar, such as
             ``sslkit.losses.TripletMarginLoss`` with ``sslkit.miners.semi_hard``. A batch in which
-            it finds no pair or triplet has the loss 0 and moves nothing.
+            it finds no pair or triplet has the loss 0 and a gradient of 0.
         embedding_dim: width D of the embeddings.
         normalize: embeddings of length 1. The N-pair loss, which bounds their length by its own
             penalty, takes them without.
         freeze_batch_norm: leave statistics, scales and shifts of the backbone's BatchNorms as
             they are, as is usual from pretrained weights with small batches.
-        backbone_lr: the backbone's learning rate as a part of the embedding's, above 0 unless
-            the backbone is to stay as it is.
+        backbone_lr: the backbone's learning rate as a part of the embedding's; at 0, and with
+            ``freeze_batch_norm``, the backbone stays as it is.
 
     Raises:
         ValueError: a loss of other arguments, an embedding_dim below 1, or a negative
@@ -59,8 +60,8 @@ class MetricLearning(Method):
         backbone_lr: float = 1.0,
     ) -> None:
         check_at_least(0, backbone_lr=backbone_lr)
-        check_loss(loss)
         super().__init__(Embedder(backbone, embedding_dim, normalize=normalize), view, optimizer)
+        check_loss(loss, self.backbone)
         self.loss = loss
         self.freeze_batch_norm, self.backbone_lr = freeze_batch_norm, backbone_lr
         if freeze_batch_norm:
@@ -84,13 +85,15 @@ class MetricLearning(Method):
         super().prepare(dataset, batch_size, world_size)
 
     def start_from(self, backbone: Backbone) -> None:
-        """Take the weights of a backbone, or of one with its embedding, of the same architecture.
+        """Take the weights of another backbone, with those of its embedding where it has the same.
 
         Raises:
             ValueError: another architecture.
         """
-        own = self.backbone if isinstance(backbone, Embedder) else self.backbone.backbone
-        take_weights(own, backbone)
+        if describe(backbone) == describe(self.backbone):
+            take_weights(self.backbone, backbone)
+        else:
+            take_weights(self.backbone.backbone, under(backbone))
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         embeddings = self.backbone(torch.cat(batch.views))
@@ -110,10 +113,13 @@ class MetricLearning(Method):
         return [m for m in self.backbone.modules() if isinstance(m, _BatchNorm)]
 
 
-def check_loss(loss: nn.Module) -> None:
+def check_loss(loss: nn.Module, embedder: Embedder) -> None:
     """Raise ValueError unless a loss takes embeddings and labels, and what its miner finds.
 
-    >>> check_loss(losses.NTXentLoss())
+    A copy of it is tried on four rows.
+
+    >>> from sslkit.backbones import ResNet9
+    >>> check_loss(losses.NTXentLoss(), Embedder(ResNet9(4), 8))
     Traceback (most recent call last):
     ...
     ValueError: loss NTXentLoss does not take embeddings and labels; choose from AngularLoss, \
@@ -126,8 +132,16 @@ NPairLoss, SupConLoss, TripletMarginLoss
             f"{', '.join(metric_losses())}"
         )
     labels = torch.tensor([0, 0, 1, 1])
-    with torch.random.fork_rng(devices=[]):
-        loss(torch.eye(2)[labels], labels)
+    rows = torch.arange(embedder.feature_dim) % 2 == labels[:, None]
+    embeddings = unit(rows.float()) if embedder.normalize else rows.float()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            copy.deepcopy(loss).cpu()(embeddings, labels)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"loss {type(loss).__name__} cannot take embeddings {tuple(embeddings.shape)} and "
+            f"labels (4,): {str(error).splitlines()[0]}"
+        ) from error
 
 
 def metric_losses() -> list[str]:

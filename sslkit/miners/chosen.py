@@ -30,13 +30,25 @@ class Miner:
         miner: Callable[..., Pairs] | Callable[..., Triplets],
         options: dict[str, bool | float],
     ) -> None:
-        known = list(inspect.signature(miner).parameters)[2:]
+        takes = inspect.signature(miner).parameters.values()
+        known = [p.name for p in takes if isinstance(p.default, bool | float)]
         for name in options:
             if name not in known:
-                raise ValueError(
-                    f"{miner.__name__} has no option {name!r}; choose from {', '.join(known)}"
-                )
+                choices = ", ".join(known) or "none"
+                raise ValueError(f"{name_of(miner)} has no option {name!r}; choose from {choices}")
         self.miner, self.options = miner, options
 
     def __call__(self, embeddings: Tensor, labels: Tensor) -> Pairs | Triplets:
         return self.miner(embeddings, labels, **self.options)
+
+    def __repr__(self) -> str:
+        return f"{name_of(self.miner)}({', '.join(f'{k}={v}' for k, v in self.options.items())})"
+
+
+def name_of(miner: Callable[..., object] | None) -> str:
+    """A miner's name, for ``extra_repr``.
+
+    >>> name_of(None), name_of(name_of)
+    ('None', 'name_of')
+    """
+    return getattr(miner, "__name__", repr(miner))

@@ -13,6 +13,7 @@ from sslkit.training import export_backbone, load_backbone
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
+LOSSES = "sslkit.losses"
 CONFIG = """
 model:
   class_path: sslkit.methods.MetricLearning
@@ -38,14 +39,17 @@ def files(tmp_path, monkeypatch):
     """In the working folder: a config, and a backbone that fits it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "metric.yaml").write_text(CONFIG)
+    plain = yaml.safe_load(CONFIG)
+    plain["model"]["init_args"]["loss"] = {"class_path": "sslkit.losses.SupConLoss"}
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(plain))
     card = {"size": 32, "normalize": "half"}
     export_backbone(ResNet9(2), tmp_path / "before" / "backbone.safetensors", card)
     return tmp_path
 
 
 def pretrain(*argv):
-    own = ["--config", "metric.yaml", "--wandb", "disabled", "--online_every", "0"]
-    return main(["pretrain", *own, *argv])
+    config = [] if "--config" in argv else ["--config", "metric.yaml"]
+    return main(["pretrain", *config, "--wandb", "disabled", "--online_every", "0", *argv])
 
 
 def test_a_run_starts_from_a_backbone_and_is_itself_one_to_start_from(files, capsys):
@@ -83,14 +87,29 @@ def test_the_config_of_a_run_makes_the_same_loss_again(files):
     assert loss.miner.options == {"margin": 0.5}
 
 
-def test_other_statistics_are_told(files, capsys):
-    card = {"size": 32, "normalize": "cifar10"}
+def test_images_of_another_kind_are_told(files, capsys):
+    card = {"size": 32, "normalize": "cifar10", "grayscale": True}
     export_backbone(ResNet9(2), files / "other" / "backbone.safetensors", card)
     assert pretrain("--start", "other") == 0
-    assert "was trained on images normalised by cifar10, and this view" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "was trained on images normalised by cifar10, and this view normalises by half" in said
+    assert "was trained on images grey, and these are in colour" in said
 
 
-LOSS = ["--model.loss", "sslkit.losses."]
+def test_another_loss_is_taken_where_the_config_says_nothing_of_its_own(files):
+    loss = [f"{LOSSES}.TripletMarginLoss", "--model.loss.miner", "sslkit.miners.hard"]
+    assert pretrain("--config", "plain.yaml", "--model.loss", *loss) == 0
+    config = yaml.safe_load((files / "runs" / "plain" / "config.yaml").read_text())
+    found = config["model"]["init_args"]["loss"]["init_args"]
+    assert (found["miner"], found["margin"]) == ("sslkit.miners.hard", 0.2)
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(1, False), (2, True)])
+def test_a_warm_up_as_long_as_the_run_is_told(epochs, told, files, capsys):
+    warmup = ["--model.optimizer.warmup_epochs", str(epochs), "--trainer.max_epochs", "2"]
+    assert pretrain(*warmup) == 0
+    said = f"a warm-up of {epochs} epochs takes the whole run of 2: the learning rate only rises"
+    assert (said in capsys.readouterr().err) == told
 
 
 @pytest.mark.parametrize(
@@ -99,9 +118,15 @@ LOSS = ["--model.loss", "sslkit.losses."]
         (["--start", "nowhere/run"], "no run folder, checkpoint or backbone file at nowhere/run"),
         (["--start", "before", "--model.backbone.width", "3"], "are of ResNet9(width=2), but the"),
         (["--start", "torchvision:resnet9"], "no ResNet named 'resnet9'"),
-        (["--model.loss", "NTXentLos"], "no class 'NTXentLos'; choose from sslkit.losses.Angular"),
-        (["--model.loss", "sslkit.losses.NTXentLoss"], "does not take embeddings and labels"),
-        (["--model.loss", "sslkit.losses.DDMLLoss"], "expected Pairs from a miner, not Triplets"),
+        (
+            ["--config", "plain.yaml", "--model.loss", "NTXentLos"],
+            "choose from sslkit.losses.Ang",
+        ),
+        (["--config", "plain.yaml", "--model.loss", f"{LOSSES}.NTXentLoss"], "does not take embed"),
+        (["--config", "plain.yaml", "--model.loss", f"{LOSSES}.SupConLos"], "(did you mean sslkit"),
+        (["--model.loss", "sslkit.losses.TripletMarginLos"], "no loss 'TripletMarginLos' (did"),
+        (["--model.loss", "sslkit.losses.DDMLLoss"], "what it says of that (miner) with the other"),
+        (["--model.loss.miner", "sslkit.miners.all_pairs"], "expected Triplets from a miner, not"),
         (["--model.loss.miner", "sslkit.miners.hrd"], "no miner 'hrd'"),
         (["--model.loss.miner", "semi_hard"], "choose from sslkit.miners.Miner"),
         (["--model.loss.miner.options", "{margn: 1}"], "no option 'margn'; choose from margin"),

@@ -250,6 +250,37 @@ def test_a_resumed_run_repeats_the_losses(resumed_like_new):
     resumed_like_new(lambda: method(alone=0.5))
 
 
+@each_loss
+def test_under_autocast_a_small_difference_is_still_seen(name):
+    """In bfloat16 what is added to the real negative's features would be lost."""
+    model, given = method(name, normalize=False).eval(), batch()
+    nn.init.normal_(model.generator[-1].weight, std=1e-5)
+    model.backbone.backbone.stem[0].weight.data.mul_(30)
+    torch.manual_seed(1)
+    exact = model.objective(given)["regularity"]
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = model.objective(given)
+    assert all(value.dtype == torch.float32 for value in terms.values())
+    torch.testing.assert_close(terms["regularity"], exact, rtol=0.1, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_a_run_that_becomes_longer_does_not_go_back_to_training_alone(tmp_path):
+    def fit(epochs, path=None):
+        model, phases = method(alone=0.4), Phases()
+        off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        options = {"max_epochs": epochs, "accelerator": "cpu", "callbacks": [phases]}
+        trainer = pl.Trainer(**options, **dict.fromkeys(off, False))
+        data = DataModule("shapes", limit=64, batch_size=16)
+        trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return phases.together
+
+    assert fit(2) == [False] * 4 + [True] * 4
+    assert fit(8, tmp_path / "last.ckpt") == [True] * 24
+
+
 def test_what_is_made_begins_as_the_real_negative():
     torch.manual_seed(0)
     labels, features = torch.arange(4).repeat_interleave(2), torch.randn(8, 6)

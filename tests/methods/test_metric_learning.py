@@ -8,7 +8,7 @@ from torch import nn
 from sslkit.backbones import Embedder, ResNet9
 from sslkit.data import ArrayDataset, DataModule, load
 from sslkit.losses import ContrastiveLoss, NPairLoss, NTXentLoss, TripletMarginLoss
-from sslkit.methods import MetricLearning, MoCo
+from sslkit.methods import MetricLearning, MoCo, SimCLR
 from sslkit.methods.base import Batch
 from sslkit.methods.metric_learning import metric_losses
 from sslkit.miners import semi_hard
@@ -159,9 +159,21 @@ def test_it_starts_from_a_backbone_with_or_without_an_embedding():
     model.start_from(whole)
     for a, b in zip(model.backbone.parameters(), whole.parameters(), strict=True):
         assert torch.equal(a, b)
-    for wrong in (ResNet9(8), Embedder(ResNet9(4), 9)):
+    wider = Embedder(ResNet9(4), 9)
+    model.start_from(wider)
+    for a, b in zip(model.backbone.backbone.parameters(), wider.backbone.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(model.backbone.embedding.weight, whole.embedding.weight)
+    for wrong in (ResNet9(8), Embedder(ResNet9(8), 8)):
         with pytest.raises(ValueError, match=r"the weights are of .* but the backbone is"):
             model.start_from(wrong)
+
+
+def test_any_method_starts_from_what_is_under_an_embedding():
+    simclr, other = SimCLR(ResNet9(4), SimCLRViews(32)), Embedder(ResNet9(4), 8)
+    simclr.start_from(other)
+    for a, b in zip(simclr.backbone.parameters(), other.backbone.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_the_slow_copy_of_moco_starts_from_it_too():
@@ -212,10 +224,15 @@ def test_bad_arguments(make, said):
 
 
 def test_a_loss_of_another_library_will_do():
-    from pytorch_metric_learning.losses import MultiSimilarityLoss
+    from pytorch_metric_learning.losses import MultiSimilarityLoss, ProxyAnchorLoss
 
-    model = method(MultiSimilarityLoss())
     labels = torch.tensor([0, 0, 1, 1])
+    proxies = ProxyAnchorLoss(2, 8)
+    before = proxies.proxies.clone()
+    assert torch.equal(method(proxies).loss.proxies, before)
+    with pytest.raises(ValueError, match=r"ProxyAnchorLoss cannot take embeddings \(4, 8\)"):
+        method(ProxyAnchorLoss(2, 7))
+    model = method(MultiSimilarityLoss())
     assert model.objective(Batch((torch.randn(4, 3, 32, 32),), None, labels, labels))["loss"] > 0
 
 

@@ -152,25 +152,3 @@ def test_weights_in_bfloat16_train(tmp_path):
     )
     trainer.fit(model, datamodule=DataModule("shapes", limit=16, batch_size=8))
     assert next(model.parameters()).dtype == torch.bfloat16
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize(("epochs", "told"), [(1, False), (2, True), (10, True)])
-def test_a_warm_up_as_long_as_the_run_is_told(epochs, told, monkeypatch):
-    said = []
-    monkeypatch.setattr("sslkit.methods.base.logger.warning", lambda *words: said.append(words))
-    model = method()
-    model.optimizer = Optimizer(name="sgd", lr=0.256, warmup_epochs=epochs)
-    trainer = pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(model, datamodule=DataModule("shapes", limit=32, batch_size=8))
-    assert [words[0] % words[1:] for words in said] == [
-        f"a warm-up of {epochs} epochs takes the whole run of 8 step(s): the learning rate only "
-        "rises; lower model.optimizer.warmup_epochs"
-    ] * told

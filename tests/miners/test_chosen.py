@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from sslkit.miners import Miner, distance_weighted, easy_positive, semi_hard
+from sslkit.losses import TripletMarginLoss
+from sslkit.miners import Miner, distance_weighted, easy_positive, hard, semi_hard
 
 
 def test_it_is_the_miner_with_these_options():
@@ -19,3 +20,14 @@ def test_it_is_the_miner_with_these_options():
 def test_an_option_that_is_not_there():
     with pytest.raises(ValueError, match="has no option 'cutof'; choose from cutoff, farthest"):
         Miner(distance_weighted, {"cutof": 0.5})
+    with pytest.raises(ValueError, match=r"'generator'; choose from cutoff, farthest$"):
+        Miner(distance_weighted, {"generator": 1})
+    with pytest.raises(ValueError, match="hard has no option 'x'; choose from none"):
+        Miner(hard, {"x": 1})
+    with pytest.raises(ValueError, match="has no option 'x'"):
+        Miner(Miner(semi_hard, {"margin": 0.3}), {"x": 1})
+
+
+def test_its_name_says_what_it_is():
+    loss = TripletMarginLoss(miner=Miner(semi_hard, {"margin": 0.3}))
+    assert "miner=semi_hard(margin=0.3)" in repr(loss)
