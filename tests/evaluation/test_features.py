@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from sslkit.backbones import ResNet, ResNet9
+from sslkit.backbones import Embedder, ResNet, ResNet9
 from sslkit.data import ArrayDataset
 from sslkit.evaluation import Features, extract, extract_layers
 from sslkit.evaluation.batches import _workers, in_order
@@ -137,6 +137,17 @@ def test_it_is_written_to_what_is_given():
     assert extract(nn.Flatten(), data, EvaluationView(8), into=into) is into
     assert torch.equal(into.features, EvaluationView(8)(data.images).flatten(1))
     assert into.labels.tolist() == list(range(40))
+
+
+def test_layers_under_an_embedding_are_the_backbones():
+    torch.manual_seed(0)
+    backbone, data = ResNet9(4), ArrayDataset(images(5), torch.arange(5))
+    plain, embedded = (
+        extract_layers(b, data, EvaluationView(8), backbone.layers)
+        for b in (backbone, Embedder(backbone, 3))
+    )
+    for name in backbone.layers:
+        assert torch.equal(plain[name].features, embedded[name].features)
 
 
 def test_layers_are_split_as_they_were_pooled():

@@ -14,6 +14,7 @@ from sslkit.backbones import ResNet9
 from sslkit.data import DataModule
 from sslkit.losses import TripletMarginLoss
 from sslkit.methods import (
+    DAML,
     Colorization,
     InstanceDiscrimination,
     Jigsaw,
@@ -51,6 +52,9 @@ METHODS = {
     "MoCo": lambda b, o: MoCo(b, MoCoV2Views(32, **HALF), o, queue_size=64, splits=2),
     "SimCLR": lambda b, o: SimCLR(b, SimCLRViews(32, jitter=0.5, **HALF), o),
     "MetricLearning": lambda b, o: MetricLearning(
+        b, SupervisedView(32, **HALF), o, loss=TripletMarginLoss(), embedding_dim=16
+    ),
+    "DAML": lambda b, o: DAML(
         b, SupervisedView(32, **HALF), o, loss=TripletMarginLoss(), embedding_dim=16
     ),
     "Supervised": lambda b, o: Supervised(b, SupervisedView(32, **HALF), o, classes=10),
