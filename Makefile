@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/sslkit demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -1,7 +1,18 @@
 import logging
+import random
 import sys
 
+import numpy as np
 import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """What a test draws depends on no other test, in whatever order and process they come."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the global state is what is seeded
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
