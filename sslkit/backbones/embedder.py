@@ -20,7 +20,7 @@ class Embedder(Backbone):
         normalize: bring them to length 1; one of length 0, which has no direction, stays 0.
 
     Raises:
-        ValueError: a dim below 1.
+        ValueError: a dim below 1, or below 2 where they are of length 1.
 
     >>> from sslkit.backbones import ResNet9
     >>> embedder = Embedder(ResNet9(4), dim=8).eval()
@@ -32,8 +32,9 @@ class Embedder(Backbone):
         self, backbone: Backbone | dict[str, Any], dim: int = 128, *, normalize: bool = True
     ) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"the width of the embeddings must be at least 1, not {dim}")
+        if dim < 1 + normalize:
+            least = f"{1 + normalize}{' at length 1' if normalize else ''}"
+            raise ValueError(f"the width of the embeddings must be at least {least}, not {dim}")
         self.backbone = build(backbone) if isinstance(backbone, dict) else backbone
         self.feature_dim, self.normalize = dim, normalize
         self.layers = self.backbone.layers

@@ -60,6 +60,8 @@ class PretrainCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         self.config_init = self.parser.instantiate(self.config)
+        key = "limit_train_batches"  # which is parsed once more
+        self.config_init.trainer[key] = self.config.trainer[key]
         self.model, self.datamodule = self.config_init.model, self.config_init.data
 
     def plain(self) -> dict[str, Any]:

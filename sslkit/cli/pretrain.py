@@ -56,6 +56,9 @@ def run(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", "It is recommended to use `self.log\\('online/")
     warnings.filterwarnings("ignore", "The number of training batches")
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
+    warnings.filterwarnings("ignore", "Found \\d+ module\\(s\\) in eval mode")
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     keep_freed_memory()
     if values(argv, "--profile-step"):
         return profile_step.run(argv)
@@ -88,7 +91,7 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
             check_resumed(trainer, run_dir, method.config, checkpoint)
         if first:
             memory = hold_log()
-        if cli.config.start and not checkpoint:
+        if cli.config.start is not None and not checkpoint:
             start_from(cli.config.start, method)
         if first:
             # Whatever is wrong with the data is said before there is a folder.
@@ -134,7 +137,12 @@ def start_from(target: str, method: Method) -> None:
         FileNotFoundError: it is not there.
         ValueError: there is no such target, or it is of another architecture.
     """
+    if target in ("", "random"):
+        raise ValueError(f"--start takes a target that was trained, not {target!r}")
     backbone, card = load_target(target)
+    broken = [name for name, value in backbone.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"--start {target}: {broken[0]} holds NaN or infinity")
     try:
         method.start_from(backbone)
     except ValueError as error:

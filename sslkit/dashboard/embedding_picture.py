@@ -75,15 +75,16 @@ def _distances(ax: Axes, z: Tensor, labels: Tensor) -> None:
     first, second = torch.triu_indices(len(z), len(z), offset=1)
     distance = torch.cdist(z, z)[first, second]
     same = labels[first] == labels[second]
+    top = float(distance.max().clamp(0.02, 2))
     for name, of, colour in (("one class", same, WITHIN), ("two classes", ~same, BETWEEN)):
         values = distance[of]
-        share = torch.histc(values.clamp_max(2), BINS, 0, 2) / len(values)  # rounded beyond 2
-        edges = torch.linspace(0, 2, BINS + 1)
+        share = torch.histc(values.clamp_max(top), BINS, 0, top) / len(values)
+        edges = torch.linspace(0, top, BINS + 1)
         ax.stairs(share.numpy(), edges.numpy(), fill=True, alpha=0.45, color=colour)
-        ax.stairs(share.numpy(), edges.numpy(), color=colour, label=f"{name}: {values.mean():.2f}")
+        ax.stairs(share.numpy(), edges.numpy(), color=colour, label=f"{name}: {values.mean():.3f}")
         ax.axvline(float(values.mean()), color=colour, linewidth=1, linestyle="--")
-    ax.set_xlim(0, 2)
-    ax.set_ylim(bottom=0)
+    ax.set_xlim(0, top)
+    ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.set_title("Distance of two images, and its mean", loc="left", fontsize=10, color=INK)
@@ -110,7 +111,7 @@ def _map(
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_xticks([])
     ax.set_yticks([])
-    title = f"{len(chosen)} classes, {100 * held:.0f} % of their spread"
+    title = f"{len(chosen)} of the largest classes: {100 * held:.0f} % of their spread is seen"
     ax.set_title(title, loc="left", fontsize=10, color=INK)
     ax.legend(
         frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=1.4

@@ -40,9 +40,9 @@ class ClassBatches(BatchOrder):
             generator seeded by (seed, epoch, batch) to so many other labels; on one process only.
 
     Raises:
-        ValueError: no labels, or some below 0; a K below 2, or of which the batch is no multiple;
-            fewer classes than a batch of all processes takes; a class of fewer than K images, or
-            of which so few are left; in use, a choice that is not as many other classes.
+        ValueError: no labels, or some below 0; a K below 2, or a batch that is not K times 2 or
+            more; fewer classes than a batch of all processes takes; a class of fewer than K
+            images, or of which so few are left; in use, a choice that is not as many other classes.
 
     >>> order = ClassBatches(torch.tensor([0, 1, 2, 0, 1, 2]), batch_size=4, per_class=2)
     >>> (batch,) = order
@@ -68,9 +68,6 @@ class ClassBatches(BatchOrder):
         if held_out is not None:
             kept[held_out.cpu()] = False
         rows = kept.nonzero().squeeze(1)
-        super().__init__(len(rows), batch_size, seed=seed, rank=rank, world_size=world_size)
-        self.per_class = per_class
-        self.choose: Choose | None = None
         shown, number = labels.unique(return_inverse=True)
         counts = torch.bincount(number[rows], minlength=len(shown))
         needed = batch_size // per_class * world_size
@@ -91,6 +88,9 @@ class ClassBatches(BatchOrder):
                 f"{per_class}, one of {len(short)} such: lower {lower}per_class, or take "
                 "those classes out of the data"
             )
+        super().__init__(len(rows), batch_size, seed=seed, rank=rank, world_size=world_size)
+        self.per_class = per_class
+        self.choose: Choose | None = None
         order = rows[labels[rows].argsort(stable=True)].tolist()
         ends = counts.cumsum(0).tolist()
         self.rows = [order[end - n : end] for end, n in zip(ends, counts.tolist(), strict=True)]
@@ -187,6 +187,10 @@ def check_per_class(per_class: int, batch_size: int) -> None:
     if batch_size % per_class:
         raise ValueError(
             f"batch_size must be a multiple of per_class, {per_class}, not {batch_size}"
+        )
+    if batch_size == per_class:
+        raise ValueError(
+            f"a batch must hold 2 classes or more, not one: raise batch_size, {batch_size}"
         )
 
 

@@ -25,6 +25,8 @@ def cub200(root: Path) -> Listing:
     files = ("classes.txt", "images.txt", "image_class_labels.txt")
     names, images, labels = (_values(folder / file) for file in files)
     number = {key: i for i, key in enumerate(names)}
+    for path in (path for key, path in images.items() if labels.get(key) not in number):
+        raise ValueError(f"image_class_labels.txt gives {path!r} none of the {len(names)} classes")
     items = [(folder / "images" / path, number[labels[key]]) for key, path in images.items()]
     return halves([name.partition(".")[2] for name in names.values()], items)
 

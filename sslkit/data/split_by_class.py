@@ -94,6 +94,11 @@ def halved_folders(folder: Path) -> Listing:
         text = "classes:DIR is a folder that has a folder of images a class"
         raise FileNotFoundError(f"no folder {str(folder)!r}: {text}")
     found = class_folders(folder)
+    if len(found) < 4:
+        raise ValueError(
+            f"classes:{folder} takes 4 folders of images or more, one a class, half to train and "
+            f"half to test with, not {len(found)}; folder:DIR is one with train/ and test/ in it"
+        )
     refuse_empty(folder, found)
     return halves(list(found), items_of(found))
 

@@ -41,7 +41,7 @@ class DAML(MetricLearning):
             :class:`MetricLearning`.
         loss: ``ContrastiveLoss``, ``TripletMarginLoss``, ``LiftedStructureLoss`` or ``NPairLoss``
             of ``sslkit.losses``.
-        negatives: synthetic negatives an anchor.
+        negatives: synthetic negatives an anchor, of real ones that are drawn with replacement.
         alone: share of the run's steps in which both train alone, from 0 up to 1.
         real: weight of the loss of the real batch once both train together; the paper has 0.
         synthetic: weight of the loss of the synthetic negatives.

@@ -13,8 +13,10 @@ from PIL import Image
 
 from sslkit.backbones import ResNet9
 from sslkit.cli import evaluate, main
-from sslkit.cli.arguments import config_names
+from sslkit.cli.arguments import config_names, with_config_files
+from sslkit.cli.config import parse
 from sslkit.cli.help import help_of
+from sslkit.cli.trainer import trainer_of
 from sslkit.data import DATASETS, DOWNSTREAM
 from sslkit.data.class_disjoint import CLASS_DISJOINT
 from sslkit.evaluation import PROTOCOLS
@@ -146,6 +148,16 @@ def test_bad_input_gets_one_line_and_code_2(argv, said, capsys, tmp_path, monkey
 
 
 SMALL = ["--model.backbone.width", "4", "--data.limit", "64", "--data.batch_size", "16"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(("given", "batches"), [("1", 1), ("1.0", 4), ("2", 2), ("0.5", 2)])
+def test_a_limit_of_one_batch_is_one_batch(given, batches):
+    argv = ["--config", "simclr_shapes", "--trainer.limit_train_batches", given, *SMALL]
+    cli = parse(with_config_files(argv))
+    trainer = trainer_of(cli, [], enable_checkpointing=False, enable_progress_bar=False)
+    trainer.fit(cli.model, datamodule=cli.datamodule)
+    assert trainer.num_training_batches == batches
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")

@@ -44,6 +44,9 @@ def files(tmp_path, monkeypatch):
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(plain))
     card = {"size": 32, "normalize": "half"}
     export_backbone(ResNet9(2), tmp_path / "before" / "backbone.safetensors", card)
+    broken = ResNet9(2)
+    broken.stem[0].weight.data[0, 0, 0, 0] = torch.nan
+    export_backbone(broken, tmp_path / "broken" / "backbone.safetensors", card)
     return tmp_path
 
 
@@ -117,6 +120,11 @@ def test_a_warm_up_as_long_as_the_run_is_told(epochs, told, files, capsys):
     [
         (["--start", "nowhere/run"], "no run folder, checkpoint or backbone file at nowhere/run"),
         (["--start", "before", "--model.backbone.width", "3"], "are of ResNet9(width=2), but the"),
+        (["--start", ""], "--start takes a target that was trained, not ''"),
+        (["--start", "random"], "--start takes a target that was trained, not 'random'"),
+        (["--start", "broken"], "--start broken: stem.0.weight holds NaN or infinity"),
+        (["--model.embedding_dim", "1"], "must be at least 2 at length 1, not 1"),
+        (["--data.per_class", "16"], "a batch must hold 2 classes or more, not one: raise batch_"),
         (["--start", "torchvision:resnet9"], "no ResNet named 'resnet9'"),
         (
             ["--config", "plain.yaml", "--model.loss", "NTXentLos"],
@@ -130,7 +138,7 @@ def test_a_warm_up_as_long_as_the_run_is_told(epochs, told, files, capsys):
         (["--model.loss.miner", "sslkit.miners.hrd"], "no miner 'hrd'"),
         (["--model.loss.miner", "semi_hard"], "choose from sslkit.miners.Miner"),
         (["--model.loss.miner.options", "{margn: 1}"], "no option 'margn'; choose from margin"),
-        (["--model.embedding_dim", "0"], "width of the embeddings must be at least 1, not 0"),
+        (["--model.embedding_dim", "0"], "width of the embeddings must be at least 2"),
         (["--data.name", "folder", "--data.root", "."], "no image under"),
     ],
 )

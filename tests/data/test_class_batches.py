@@ -167,16 +167,17 @@ NAMES = ("ant", "bee", "cat", "dog")
     ("labels", "batch_size", "per_class", "world_size", "says"),
     [
         (None, 4, 2, 1, "^per_class needs labels, and the data has none$"),
-        ([0, -1, 0, -1], 2, 2, 1, "of at least 0: 2 of 4 images have none, the first is 1$"),
-        ([[0, 1], [1, 0]], 2, 2, 1, r"one an image, not int64 \(2, 2\)$"),
-        ([0.0, 1.0], 2, 2, 1, r"\(N,\) integers, one an image, not float32 \(2,\)$"),
-        ([True, True], 2, 2, 1, r"not bool \(2,\)$"),
+        ([0, -1, 0, -1], 4, 2, 1, "of at least 0: 2 of 4 images have none, the first is 1$"),
+        ([[0, 1], [1, 0]], 4, 2, 1, r"one an image, not int64 \(2, 2\)$"),
+        ([0.0, 1.0], 4, 2, 1, r"\(N,\) integers, one an image, not float32 \(2,\)$"),
+        ([True, True], 4, 2, 1, r"not bool \(2,\)$"),
         ([0, 0, 1, 1], 4, 1, 1, "^per_class must be at least 2, not 1$"),
         ([0, 0, 1, 1], 4, -2, 1, "^per_class must be at least 2, not -2$"),
         ([0, 0, 1, 1], 3, 2, 1, "^batch_size must be a multiple of per_class, 2, not 3$"),
         ([0, 0, 1, 1], 0, 2, 1, "^batch_size must be at least 1, not 0$"),
-        ([0, 0, 1, 1], 6, 2, 1, "^batch_size 6 .*more than the 4 images"),
-        ([], 2, 2, 1, "more than the 0 images"),
+        ([0, 0, 1, 1], 6, 2, 1, "takes 3 classes, but there are 2: lower it"),
+        ([], 4, 2, 1, "takes 2 classes, but there are 0: lower it"),
+        ([0, 0, 1, 1], 2, 2, 1, "2 classes or more, not one: raise batch_size, 2$"),
         (
             [0, 0, 0, 1, 1, 1],
             6,
@@ -192,7 +193,7 @@ NAMES = ("ant", "bee", "cat", "dog")
             1,
             "^class 'bee' has 1 image, but per_class is 2, one of 2 such: lower ",
         ),
-        ([0, 0, 0, 3, 3], 3, 3, 1, "^class 'dog' has 2 images, but per_class is 3, one of 1 such:"),
+        ([0, 0, 0, 3, 3], 6, 3, 1, "^class 'dog' has 2 images, but per_class is 3, one of 1 such:"),
     ],
 )
 def test_bad_input(labels, batch_size, per_class, world_size, says):

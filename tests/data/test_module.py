@@ -259,7 +259,7 @@ def test_a_batch_that_cannot_be_filled_is_refused_before_anything_is_decoded(
 def test_a_folder_without_labels_has_no_classes_to_draw(tmp_path):
     write_classes(tmp_path, (2, 2))
     for resident in (True, False):
-        options = {"size": 6, "batch_size": 2, "resident": resident}
+        options = {"size": 6, "batch_size": 4, "resident": resident}
         with pytest.raises(ValueError, match=r"^per_class needs labels, and the data has none$"):
             module("folder", root=str(tmp_path), per_class=2, **options).order()
 

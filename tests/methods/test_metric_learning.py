@@ -214,7 +214,7 @@ def test_data_that_has_no_pairs_is_refused_before_the_first_step(data, said):
         (lambda: method(backbone_lr=-1.0), "backbone_lr must be a finite number, at least 0"),
         (
             lambda: MetricLearning(ResNet9(4), VIEW, loss=ContrastiveLoss(), embedding_dim=0),
-            "width of the embeddings must be at least 1, not 0",
+            "width of the embeddings must be at least 2 at length 1, not 0",
         ),
     ],
 )
