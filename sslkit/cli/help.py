@@ -22,7 +22,8 @@ Train a backbone. The run folder is OUT/NAME and is never overwritten.
                     loop, printed and drawn in OUT/NAME-step.png and .json; no run folder
 
 Anything in the config is an option too, for example:
-  --data.root DIR   --data.batch_size N   --data.name cifar10   --data.per_class K
+  --data.root DIR   --data.batch_size N   --data.name cifar10
+  --data.per_class K (images of a class in a batch)   --data.held_out N (of each class, in none)
   --model.temperature 0.2   --model.backbone.name resnet50   --model.optimizer.lr 0.5
   --trainer.max_epochs N   --trainer.accelerator gpu   --trainer.devices 8
   --trainer.precision bf16-mixed   --trainer.accumulate_grad_batches N
