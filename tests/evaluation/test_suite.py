@@ -96,6 +96,7 @@ def test_finished_scores_are_taken_over(backbone, few_test_images):
 
 def test_scores_of_anything_else_are_not_taken_over(backbone, few_test_images):
     first = evaluate(backbone, VIEW, "shapes", [counted([])], limit=100)
+    torch.manual_seed(1)
     other = ResNet9(4)
     for changed, protocol, options in (
         (other, counted(calls := []), {"limit": 100}),
