@@ -57,6 +57,7 @@ class SimCLRViews(AugmentedViews):
     Args:
         size: pixels of a side of the views.
         scale: least and greatest part of the image's area that a crop covers.
+        flip: probability of a horizontal flip; 0 for characters, which it makes others.
         jitter: colour strength s: brightness, contrast and saturation 0.8 s, hue 0.2 s.
         grayscale: probability that a view loses its colour.
         blur: whether half of the views are blurred.
@@ -76,6 +77,7 @@ class SimCLRViews(AugmentedViews):
         size: int = 224,
         *,
         scale: Range = (0.08, 1.0),
+        flip: float = 0.5,
         jitter: float = 1.0,
         grayscale: float = 0.2,
         blur: bool = True,
@@ -86,6 +88,7 @@ class SimCLRViews(AugmentedViews):
         s = jitter
         recipe = {
             "scale": scale,
+            "flip": flip,
             "jitter": (0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s),
             "grayscale": check_probability("grayscale", grayscale),
             "blur": 0.5 * blur,

@@ -293,6 +293,15 @@ def test_images_that_are_none(batch, message):
         SimCLRViews(8)(batch)
 
 
+@pytest.mark.parametrize(("flip", "mirrored"), [(0.0, 0), (0.5, 32), (1.0, 64)])
+def test_flips_of_simclr_as_often_as_asked(flip, mirrored):
+    ramp = torch.linspace(0.1, 0.9, 24).expand(64, 3, 24, 24)
+    view = SimCLRViews(16, flip=flip, jitter=0, grayscale=0, blur=False, normalize=None)
+    for made in view.manual_seed(0)(ramp):
+        falling = (made[..., -1] < made[..., 0]).all((1, 2)).sum()
+        assert abs(int(falling) - mirrored) <= (15 if flip == 0.5 else 0)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -305,6 +314,7 @@ def test_images_that_are_none(batch, message):
         (lambda: MoCoV2Views(0), "at least 1 pixel, not 0"),
         (lambda: AugmentedViews(), "at least one recipe"),
         (lambda: SimCLRViews(8, scale=0.5), "scale must be 0 < low.*not 0.5"),
+        (lambda: SimCLRViews(8, flip=2), "flip must be a probability.*2"),
         (lambda: SimCLRViews(8, jitter="x"), "jitter must be between.*'x'"),
         (lambda: SimCLRViews(8, grayscale=None), "grayscale must be a probability.*None"),
         (lambda: SimCLRViews(8.5), "at least 1 pixel, not 8.5"),
