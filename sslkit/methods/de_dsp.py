@@ -25,6 +25,7 @@ from sslkit.methods.relations import Relations
 from sslkit.methods.sampling import (
     NEVER,
     Scorer,
+    bumps,
     gumbel_top_k,
     log_probabilities,
     ranks,
@@ -33,6 +34,8 @@ from sslkit.methods.sampling import (
 )
 from sslkit.training import Optimizer
 from sslkit.views import View
+
+GAPS = 17  # places from -0.8 to 0.8 by which d(a, n) - d(a, p) is told apart
 
 
 class DEDSP(MetricLearning):
@@ -52,8 +55,9 @@ class DEDSP(MetricLearning):
       met. It needs the data's ``per_class``. Worker processes that stream the data are a few
       batches ahead: the choice is then so many steps old, and a resumed run may choose anew;
     - the negatives of each anchor among the batch's rows of other classes, by their distance d(a,
-      n), d(a, n) - d(a, p), the distance of the classes' centres, the class's loss, and the rank of
-      d(a, n). Each row is an anchor, with another row of its class, at random, for its positive.
+      n), where d(a, n) - d(a, p) lies among 17 places (:func:`~sslkit.methods.sampling.bumps`), the
+      distance of the classes' centres, the class's loss, and the rank of d(a, n). Each row is an
+      anchor, with another row of its class, at random, for its positive.
 
     A choice is rewarded by what it does for images that no batch shows, the data's ``held_out``, to
     first order: G is the gradient for the embedding layer of their :func:`neighbourhood_loss`, and
@@ -104,7 +108,7 @@ class DEDSP(MetricLearning):
         judge_every: int = 20,
         judge_images: int = 256,
         entropy: float = 0.01,
-        policy_lr: float = 1.0,
+        policy_lr: float = 10.0,
     ) -> None:
         check_chosen_for("DEDSP", loss)
         super().__init__(
@@ -122,7 +126,7 @@ class DEDSP(MetricLearning):
         check_at_least(0, entropy=entropy, policy_lr=policy_lr)
         self.negatives, self.entropy, self.policy_lr = negatives, entropy, policy_lr
         self.judge_every, self.judge_images = judge_every, judge_images
-        self.class_policy, self.negative_policy = Scorer(5), Scorer(5)
+        self.class_policy, self.negative_policy = Scorer(5), Scorer(4 + GAPS)
         for name, like in self.backbone.embedding.named_parameters():
             self.register_buffer(f"direction_{name}", torch.zeros_like(like))
         self.relations = None
@@ -227,7 +231,8 @@ class DEDSP(MetricLearning):
         near = far.gather(1, positive[:, None])
         centres = distances(self.relations.centres[labels].float())
         losses = self.relations.standard_losses[labels].expand_as(far)
-        features = torch.stack([far, far - near, centres, losses, rank], 2)
+        features = torch.stack([far, centres, losses, rank], 2)
+        features = torch.cat([features, bumps(far - near, GAPS)], 2)
         return self.negative_policy(features).masked_fill(~candidates, NEVER), rank
 
     def _class_scores(self, seeds: Tensor) -> Tensor:

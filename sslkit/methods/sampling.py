@@ -28,6 +28,26 @@ class Scorer(nn.Sequential):
         return super().forward(given).squeeze(-1).float()
 
 
+def bumps(x: Tensor, places: int, *, reach: float = 0.8) -> Tensor:
+    """How near numbers lie to places from -reach to reach, as a Gaussian of their spacing has it.
+
+    So a linear layer can prefer a narrow band of them. Those beyond count as the ends.
+
+    Args:
+        x: (...). places: how many there are, 2 or more.
+
+    Returns:
+        From 0 to 1, (..., places).
+
+    >>> bumps(torch.tensor([0.0, 9.0]), 3).round(decimals=2)
+    tensor([[0.6100, 1.0000, 0.6100],
+            [0.1400, 0.6100, 1.0000]])
+    """
+    centres = torch.linspace(-reach, reach, places, dtype=x.dtype, device=x.device)
+    spacing = 2 * reach / (places - 1)
+    return ((x.clamp(-reach, reach)[..., None] - centres) / spacing).square().mul(-0.5).exp()
+
+
 def gumbel_top_k(scores: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
     """k different places of (..., M) scores in the order in which they are drawn, (..., k).
 

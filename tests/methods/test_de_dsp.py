@@ -219,15 +219,16 @@ def test_what_a_negative_is_told_by():
         for n in others:
             d = (z[a] - z[n]).norm().item()
             nearer = sum((z[a] - z[m]).norm() < (z[a] - z[n]).norm() for m in others)
+            gap = min(max(d - (z[a] - z[positive[a]]).norm().item(), -0.8), 0.8)
             expected = [
                 d,
-                d - (z[a] - z[positive[a]]).norm().item(),
                 (centres[labels[a]] - centres[labels[n]]).norm().item(),
                 losses[labels[n]].item(),
                 int(nearer) / 9,
+                *(math.exp(-(((gap - place / 10) / 0.1) ** 2) / 2) for place in range(-8, 9)),
             ]
             assert given[0][a, n].tolist() == pytest.approx(expected, abs=2e-3)
-    torch.testing.assert_close(rank, given[0][..., 4])
+    torch.testing.assert_close(rank, given[0][..., 3])
 
 
 @each_loss

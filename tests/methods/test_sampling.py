@@ -7,6 +7,7 @@ import torch
 from sslkit.methods.sampling import (
     NEVER,
     Scorer,
+    bumps,
     gumbel_top_k,
     log_probabilities,
     ranks,
@@ -77,6 +78,18 @@ def test_a_scorer_begins_with_no_preference_and_learns_nothing_for_its_input():
     assert given.grad is None
     scorer[2].weight.data.normal_()
     assert scorer(given.double()).std() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bumps(dtype):
+    x = torch.tensor([-7.0, -0.8, 0.05, 0.3, 7.0], dtype=dtype)
+    found = bumps(x, 17)
+    assert found.shape == (5, 17)
+    assert found.argmax(1).tolist()[::3] == [0, 11]
+    assert torch.equal(found[0], found[1])
+    for place, value in enumerate(found[2].tolist()):
+        expected = math.exp(-(((0.05 - (place - 8) / 10) / 0.1) ** 2) / 2)
+        assert value == pytest.approx(expected, abs=1e-6 if dtype == torch.float32 else 0.03)
 
 
 def test_entropy_as_a_part_of_the_uniform_one():
