@@ -4,6 +4,7 @@ import statistics
 from typing import Any
 
 from markdown_tables import markdown
+from metric_rows import ROWS
 from readme_tables import mean_and_deviation
 
 Rows = list[list[str]]
@@ -64,10 +65,12 @@ def rows(record: dict[str, Any]) -> str:
     for name, start, part in parts_of(record):
         table: Rows = [["method", *SCORES.values()]]
         before = f"{start}, not trained"
-        for row, cells in {before: part.get("before", []), **part.get("rows", {})}.items():
+        found = part.get("rows", {})
+        found = {row: found[row] for row in ROWS if found.get(row)}
+        for row, cells in {before: part.get("before", []), **found}.items():
             if cells:
                 table.append([row, *(spread(cells, score) for score in SCORES)])
-        trained = [cell for cells in part.get("rows", {}).values() for cell in cells]
+        trained = [cell for cells in found.values() for cell in cells]
         seeds = sorted({cell["seed"] for cell in trained})
         slowest = max((cell["seconds"] for cell in trained), default=0)
         note = f"{len(seeds)} seed(s), at most {slowest / 60:.1f} min a row and seed."
@@ -90,7 +93,8 @@ def gains(record: dict[str, Any]) -> str:
     for new, old in pairs:
         rows = [part.get("rows", {}) for _, _, part in found]
         cells = [difference(of.get(new, []), of.get(old, [])) for of in rows]
-        table.append([f"{new} over {old}", *cells])
+        if any(cells):
+            table.append([f"{new} over {old}", *cells])
     return markdown(table)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fast_tables
+import metric_tables
 import readme_tables
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,7 @@ def rewritten() -> dict[Path, str]:
     pages = {
         ROOT / "README.md": readme_tables.blocks(records, runs),
         ROOT / "docs" / "fast.md": fast_tables.blocks(records),
+        ROOT / "docs" / "metric_learning.md": metric_tables.blocks(records),
     }
     texts = {}
     for page, blocks in pages.items():
