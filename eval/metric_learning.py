@@ -26,7 +26,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from measure import pretrained
-from metric_rows import CANDIDATES, ROWS, SETS, Candidate, method_of
+from metric_rows import CANDIDATES, ROWS, SETS, best, method_of
 from records import RESULTS, at_least, commit, provenance, read_record
 from tqdm import tqdm
 
@@ -106,7 +106,7 @@ def untrained(job: Job) -> Cell:
     quiet(job["threads"])
     setting = SETS[job["set"]]
     pl.seed_everything(job["seed"], verbose=False)
-    model = method_of(ROWS["triplet"], setting, {"lr": 0.0, "normalize": True})
+    model = method_of(ROWS["triplet"], setting, {"lr": 1.0, "normalize": True})
     if job["start"]:
         model.start_from(load_backbone(job["start"])[0])
     test = test_images(job["set"], setting.pixels)
@@ -212,11 +212,6 @@ class Table:
         except BaseException:
             self.pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def best(tried: list[Cell]) -> Candidate:
-    """The candidate of the highest Recall@1; the first of equal ones."""
-    return max(tried, key=lambda cell: cell["recall@1"])["candidate"]
 
 
 def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:

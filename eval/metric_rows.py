@@ -96,6 +96,11 @@ CANDIDATES: dict[str, list[Candidate]] = {
 }
 
 
+def best(tried: list[dict[str, Any]]) -> Candidate:
+    """The candidate of the highest Recall@1; the first of equal ones."""
+    return max(tried, key=lambda cell: cell["recall@1"])["candidate"]
+
+
 def method_of(row: Row, setting: Setting, chosen: Candidate) -> MetricLearning:
     """The model of a row, from random weights."""
     optimizer = Optimizer(

@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from markdown_tables import markdown
-from metric_rows import ROWS
+from metric_rows import ROWS, best
 from readme_tables import mean_and_deviation
 
 Rows = list[list[str]]
@@ -53,6 +53,8 @@ PUBLISHED = {
 def blocks(records: dict[str, Any]) -> dict[str, str]:
     """What stands between the page's markers, by their names."""
     made = {"published": published()}
+    costs = records.get("sampling")
+    made["costs"] = sampling_costs(costs) if costs else "Not measured yet."
     record = records.get("metric_learning")
     for name, make in {"rows": rows, "gains": gains, "steps": steps, "choice": choice}.items():
         made[name] = make(record) if record else "Not measured yet."
@@ -117,8 +119,6 @@ def steps(record: dict[str, Any]) -> str:
 
 def choice(record: dict[str, Any]) -> str:
     """What was chosen for each loss, on held-out training classes."""
-    from metric_learning import best
-
     found = list(parts_of(record))
     table: Rows = [["loss", *(f"{TITLES[name]}, {start}" for name, start, _ in found)]]
     for loss in dict.fromkeys(loss for _, _, part in found for loss in part["choice"]):
@@ -132,6 +132,19 @@ def choice(record: dict[str, Any]) -> str:
                 cells.append("")
         table.append([loss, *cells])
     return markdown(table)
+
+
+def sampling_costs(record: dict[str, Any]) -> str:
+    """What `eval/benchmarks/sampling.py` found: a step, and how much it is of the loss alone's."""
+    rows = list(next(iter(record["sets"].values()))["seconds a step"])
+    table: Rows = [["milliseconds a step (over the loss alone)", *rows]]
+    for name, found in record["sets"].items():
+        cells = [
+            f"{1000 * found['seconds a step'][row]:.1f} ({found['over the loss'][row]:.2f})"
+            for row in rows
+        ]
+        table.append([TITLES[name], *cells])
+    return f"{markdown(table)}\n\nMeasured on {record['hardware']}: `{record['command']}`."
 
 
 def published() -> str:

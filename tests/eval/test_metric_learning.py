@@ -142,6 +142,25 @@ def test_what_is_in_the_record_is_not_run_again(driver, tmp_path, monkeypatch):
         go("--seeds", "0", "--steps-to-choose", "7", *rows)
 
 
+def test_costs_of_choosing(tables, tmp_path, monkeypatch):
+    bench = runpy.run_path(str(EVAL / "benchmarks" / "sampling.py"))["main"].__globals__
+    small = bench["SETS"]["omniglot"]._replace(width=2)
+    monkeypatch.setitem(bench, "SETS", {"omniglot": small})
+    monkeypatch.setitem(bench, "STEPS", 1)
+    bench["main"](["--rounds", "1", "--results", str(tmp_path)])
+    made = json.loads((tmp_path / "sampling.json").read_text())
+    found = made["sets"]["omniglot"]
+    assert list(found["seconds a step"]) == ["triplet", "DE-DSP (triplet)", "PADS (triplet)"]
+    assert found["over the loss"]["triplet"] == 1
+    assert all(seconds > 0 for seconds in found["seconds a step"].values())
+    made["sets"]["omniglot"] = {
+        "seconds a step": {"triplet": 0.1, "PADS (triplet)": 0.1034},
+        "over the loss": {"triplet": 1.0, "PADS (triplet)": 1.034},
+    }
+    said = tables["blocks"]({"sampling": made})["costs"]
+    assert "| Omniglot | 100.0 (1.00) | 103.4 (1.03) |" in said.splitlines()
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
