@@ -258,6 +258,11 @@ def main(argv: list[str] | None = None) -> None:
         for name in args.sets
         for start in args.starts
     }
+    for (name, start), folder in starts.items():
+        if folder:
+            card = load_backbone(folder)[1]
+            about = {key: card.get(key) for key in ("method", "step", "commit")}
+            record["sets"].setdefault(name, {}).setdefault(start, {})["weights"] = about
     job = {"threads": args.threads}
     context = multiprocessing.get_context("spawn")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the pool outlives its parent
@@ -270,10 +275,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def self_supervised(args: argparse.Namespace, name: str) -> str:
     """The folder of a set's self-supervised run, trained if it is not there."""
-    options = ["--wandb", "disabled"]
-    options += ["--trainer.max_epochs", str(args.epochs)] if args.epochs else []
-    run = argparse.Namespace(config=SETS[name].self_supervised, out=args.out, options=options)
-    return str(pretrained(run, 0)[0])
+    config = SETS[name].self_supervised
+    folder = args.out / f"{config}-seed0"
+    if not (folder / "backbone.safetensors").exists():
+        options = ["--wandb", "disabled"]
+        options += ["--trainer.max_epochs", str(args.epochs)] if args.epochs else []
+        pretrained(argparse.Namespace(config=config, out=args.out, options=options), 0)
+    return str(folder)
 
 
 def command(record: dict[str, Any]) -> str:

@@ -112,6 +112,8 @@ def test_what_is_in_the_record_is_not_run_again(driver, tmp_path, monkeypatch):
     monkeypatch.setitem(driver, "run", fake)
     monkeypatch.setitem(driver, "untrained", fake)
     monkeypatch.setitem(driver, "self_supervised", lambda args, name: f"runs/{name}")
+    card = {"method": "SimCLR", "step": 540, "commit": "c0ffee", "size": 28}
+    monkeypatch.setitem(driver, "load_backbone", lambda folder: (None, card))
     monkeypatch.setitem(
         driver, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs)
     )
@@ -129,6 +131,8 @@ def test_what_is_in_the_record_is_not_run_again(driver, tmp_path, monkeypatch):
     chosen = [job["chosen"] for job in ran if job["row"] == "angular" and not job["half"]]
     assert chosen == [{"lr": 0.002, "normalize": True}] * 2
     assert {job["steps"] for job in ran if not job["half"]} == {8}
+    weights = found["sets"]["omniglot"]["SimCLR"]["weights"]
+    assert weights == {"method": "SimCLR", "step": 540, "commit": "c0ffee"}
     again = go("--seeds", "0", *rows)
     assert (len(ran), again) == (0, found)
     more = go("--seeds", "0", "1", *rows)
