@@ -58,7 +58,6 @@ def run(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", "The number of training batches")
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
     warnings.filterwarnings("ignore", "Found \\d+ module\\(s\\) in eval mode")
-    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     keep_freed_memory()
     if values(argv, "--profile-step"):
         return profile_step.run(argv)

@@ -1,6 +1,8 @@
 """Deep embedding with a discriminative sampling policy (Duan et al. 2019, "Deep Embedding
 Learning with Discriminative Sampling Policy", CVPR)."""
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -128,6 +130,9 @@ class DEDSP(MetricLearning):
         self.relations = None
         self.held_out: HeldOut | None = None
         self._steps: int | None = None
+        with warnings.catch_warnings():  # at its first use torch compiles rules by a way of old
+            warnings.simplefilter("ignore", FutureWarning)
+            torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         check_single("DEDSP", world_size)

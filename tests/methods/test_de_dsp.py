@@ -1,5 +1,8 @@
 import copy
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -143,6 +146,13 @@ def test_the_reward_is_what_a_small_step_on_the_anchors_loss_does_for_the_held_o
             fell = (before - held_out_loss(linear(held, *moved), labels)).item()
         assert fell / 1e-6 == pytest.approx(inner, rel=1e-3, abs=1e-4)
     assert rewards.std() > 0.02
+
+
+def test_rewards_are_taken_without_a_warning():
+    """In a process of its own: torch warns at the first use of forward mode alone."""
+    code = "import warnings, test_de_dsp as t; model = t.ready(t.method()); "
+    code += "warnings.simplefilter('error'); model.objective(t.batch())"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
 
 
 def plackett_luce(scores, picks):
