@@ -12,7 +12,8 @@ Train a backbone. The run folder is OUT/NAME and is never overwritten.
   --config C        a config file, or one of: {configs}
   --name NAME       the run's name (default: the config's)
   --out OUT         where run folders are (default: runs)
-  --resume RUN      go on with a run folder from its last checkpoint
+  --resume RUN      go on with a run folder from its last checkpoint; with another max_epochs than
+                    before, more or fewer, the learning rate goes on along the schedule of that
   --start TARGET    begin with the weights of a run, a checkpoint or a backbone.safetensors, of
                     torchvision:NAME or timm:NAME (NAME=FILE for a file of its weights)
   --wandb MODE      auto, online, offline or disabled (default: auto)

@@ -1,5 +1,7 @@
 import csv
 import json
+import logging
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from filelock import FileLock
 from PIL import Image
 
 from sslkit.backbones import ResNet9
+from sslkit.callbacks import FiniteLoss
 from sslkit.cli import evaluate, main
 from sslkit.cli.arguments import config_names, with_config_files
 from sslkit.cli.config import parse
@@ -220,6 +223,31 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch, few_test_images
     assert len(by_layer) == 8
     assert {"shapes-limit200-stem", "shapes-limit200-stage3-random"} <= by_layer
     assert "scores by layer" in (run / "report.html").read_text()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_a_run_may_become_shorter_but_not_than_it_is(capsys, tmp_path, monkeypatch):
+    def stop(_, trainer, __):
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    argv = ["pretrain", "--config", "simclr_shapes", *SMALL, "--wandb", "disabled"]
+    with monkeypatch.context() as patched:
+        patched.setattr(FiniteLoss, "on_train_epoch_start", stop)
+        assert main([*argv, "--online_every", "0", "--trainer.max_epochs", "6"]) == 130
+    again = ["pretrain", "--resume", "runs/simclr_shapes", "--trainer.max_epochs"]
+    code, error = answer(capsys, *again, "2")
+    assert (code, "the run has done its 2 epochs, 8 steps" in error) == (2, True)
+    monkeypatch.setattr(logging.getLogger("sslkit"), "handlers", [])  # as in a new process
+    code, said = answer(capsys, *again, "3")
+    warning = "WARNING: the learning rate goes on along a schedule of 3 epochs, where it began with"
+    assert (code, f"{warning} 6" in said) == (0, True)
+    assert f"{warning} 6" in Path("runs/simclr_shapes/sslkit.log").read_text()
+    with Path("runs/simclr_shapes/metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert last["step"] == "11"
+    assert float(last["lr"]) == pytest.approx(0.001 * (1 + math.cos(math.pi * 11 / 12)))
 
 
 SCORED = {
