@@ -74,6 +74,18 @@ DEDSP = [
             ["pretrain", "--config", "rotation_cifar10_cpu", "--model.view", "SimCLRViews"],
             "view SimCLRViews does not fit sslkit.methods.Rotation; choose from RotationView",
         ),
+        (
+            ["pretrain", "--config", "simclr_shapes", "--model.view", "SupervisedView"],
+            "(scale) with the other's own: use a config of that view, or give --model.view.scale",
+        ),
+        (
+            ["pretrain", "--config", "simclr_cifar10", "--model.init_args.backbone", "Timm"],
+            "model.backbone Timm over the config's sslkit.backbones.ResNet would mix what it says",
+        ),
+        (
+            ["pretrain", "--config", "simclr_cifar10", "--model.backbone.class_path", "Tim"],
+            "no class 'Tim' (did you mean Timm?)",
+        ),
         (["pretrain", "--config", "simclr_folder", "--data.root", "nowhere"], "nowhere"),
         (["pretrain", "--config", "simclr_shapes", "--model", "MoCo"], "would drop"),
         (
@@ -148,6 +160,28 @@ def test_bad_input_gets_one_line_and_code_2(argv, said, capsys, tmp_path, monkey
     assert said in last
     assert "Traceback" not in error
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        # what the base takes is the config's, what is given anew is not
+        (["BYOLViews"], {"size": 32, "normalize": "half"}),
+        (
+            ["SupervisedView", "--model.view.init_args.scale", "[0.5, 1]"],
+            {"size": 32, "scale": [0.5, 1.0], "flip": 0.5, "normalize": "half"},
+        ),
+        (
+            ["sslkit.views.SimCLRViews", "--model.view.jitter", "1"],
+            {"jitter": 1.0, "grayscale": 0.5},
+        ),
+    ],
+)
+def test_another_view_over_a_configs(argv, found):
+    cli = parse(with_config_files(["--config", "simclr_shapes", "--model.view", *argv]))
+    view = cli.plain()["model"]["init_args"]["view"]
+    assert view["class_path"].endswith(argv[0])
+    assert view["init_args"].items() >= found.items()
 
 
 SMALL = ["--model.backbone.width", "4", "--data.limit", "64", "--data.batch_size", "16"]
