@@ -137,7 +137,7 @@ printed too: query, neighbour and cosine, separated by tabs.
 
   TARGET, --data, --split, --root, --limit, --device   as for 'sslkit embed'
   --queries Q       how many images of the set, 1 to 64 (default: 8), or image files, of the set
-                    or not
+                    or not; one that is not is taken whole, where those of the set are cropped too
   --k K             neighbours of each, 1 to 64 (default: 8)
   --out FILE        the picture, .png, .jpg or .webp (default: neighbours.png)
   --overwrite       replace the picture if it is there"""
