@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from pydoc import ErrorDuringImport, locate
 from typing import Any, Literal, get_type_hints
 
 import pytorch_lightning as pl
@@ -17,7 +18,7 @@ import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from sslkit import losses, miners
+from sslkit import backbones, losses, methods, miners, views
 from sslkit.backbones import Backbone
 from sslkit.callbacks import ProgressiveResizing
 from sslkit.cli.arguments import read_configs, values
@@ -86,7 +87,7 @@ def parse(argv: list[str], own: Sequence[str] = ()) -> PretrainCLI:
     argv = ["--help" if arg == "--help_all" else arg for arg in argv]
     try:
         _one_method(argv)
-        _one_loss(argv)
+        _one_class_each(argv)
         with redirect_stderr(io.StringIO()) as said, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "LightningCLI's args parameter")
             cli = PretrainCLI(
@@ -124,20 +125,34 @@ def _one_method(argv: list[str]) -> None:
             )
 
 
-def _one_loss(argv: list[str]) -> None:
-    """Refuse another loss over a config's: some of its arguments would stay, others go."""
-    given = values(argv, "--model.loss")
-    for config in read_configs(argv):
-        found = ((config.get("model") or {}).get("init_args") or {}).get("loss") or {}
-        kind, kept = str(found.get("class_path", "")), ", ".join(found.get("init_args") or {})
-        for other in given:
-            module, _, name = other.rpartition(".")
-            there = name in losses.__all__ or not f"{module}.".startswith(("sslkit.", "."))
-            if kept and there and name != kind.rpartition(".")[2]:
-                raise ValueError(
-                    f"--model.loss {other} over the config's {kind} would mix what it says of that "
-                    f"({kept}) with the other's own: use a config of that loss"
-                )
+def _one_class_each(argv: list[str]) -> None:
+    """Refuse another class for an option over a config's, if it would take arguments from it.
+
+    Those of its base, such as a view's size, mean the same in both.
+    """
+    models = [config.get("model") or {} for config in read_configs(argv)]
+    argv = [arg.replace(".init_args.", ".") for arg in argv]
+    for model in models:
+        method = _class_named(model.get("class_path", ""))
+        wanted = get_type_hints(method.__init__) if method else {}
+        for option, found in (model.get("init_args") or {}).items():
+            key, base = f"--model.{option}", wanted.get(option, object)
+            if not (isinstance(base, type) and isinstance(found, dict) and "class_path" in found):
+                continue
+            kind = found["class_path"]
+            for other in [*values(argv, key), *values(argv, f"{key}.class_path")]:
+                taker = _class_named(other)
+                if not taker or taker is _class_named(kind) or not issubclass(taker, base):
+                    continue
+                taken = inspect.signature(taker).parameters.keys()
+                taken -= inspect.signature(base).parameters.keys()
+                kept = [x for x in found.get("init_args") or {} if x in taken]
+                if kept := [x for x in kept if not values(argv, f"{key}.{x}")]:
+                    raise ValueError(
+                        f"{key} {other} over the config's {kind} would mix what it says of that "
+                        f"({', '.join(kept)}) with the other's own: use a config of that "
+                        f"{option}, or give {' and '.join(f'{key}.{x}' for x in kept)} too"
+                    )
 
 
 def one_line(message: str, own: Sequence[str] = ()) -> str:
@@ -224,6 +239,16 @@ def _near(given: str, choices: list[str]) -> str:
     close = difflib.get_close_matches(given, names, 1)
     hint = f" (did you mean {names[close[0]]}?)" if close else ""
     return f"{hint}; choose from {', '.join(choices)}"
+
+
+def _class_named(path: str) -> type | None:
+    """A class by its path, or one of sslkit's by its name; None if there is none."""
+    named = [vars(room).get(path) for room in (backbones, losses, methods, views)]
+    try:
+        found = next(filter(None, named), None) or ("." in path and locate(path))
+    except ErrorDuringImport:
+        return None
+    return found if isinstance(found, type) else None
 
 
 def _class(path: str) -> type:

@@ -12,7 +12,8 @@ Train a backbone. The run folder is OUT/NAME and is never overwritten.
   --config C        a config file, or one of: {configs}
   --name NAME       the run's name (default: the config's)
   --out OUT         where run folders are (default: runs)
-  --resume RUN      go on with a run folder from its last checkpoint
+  --resume RUN      go on with a run folder from its last checkpoint; with another max_epochs than
+                    before, more or fewer, the learning rate goes on along the schedule of that
   --start TARGET    begin with the weights of a run, a checkpoint or a backbone.safetensors, of
                     torchvision:NAME or timm:NAME (NAME=FILE for a file of its weights)
   --wandb MODE      auto, online, offline or disabled (default: auto)
@@ -136,7 +137,7 @@ printed too: query, neighbour and cosine, separated by tabs.
 
   TARGET, --data, --split, --root, --limit, --device   as for 'sslkit embed'
   --queries Q       how many images of the set, 1 to 64 (default: 8), or image files, of the set
-                    or not
+                    or not; one that is not is taken whole, where those of the set are cropped too
   --k K             neighbours of each, 1 to 64 (default: 8)
   --out FILE        the picture, .png, .jpg or .webp (default: neighbours.png)
   --overwrite       replace the picture if it is there"""

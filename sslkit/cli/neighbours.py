@@ -90,12 +90,13 @@ def _given(found: Embedded, given: list[str]) -> tuple[Tensor, Tensor, Tensor]:
         name: row for row, name in enumerate(found.paths or [])
     }
     rows = [row_of.get(name, row_of.get(os.path.abspath(name), -1)) for name in given]
-    sources = [
-        Path(name) if row < 0 else Path(files[row]) for name, row in zip(given, rows, strict=True)
-    ]
-    for name, source in zip(given, sources, strict=True):
-        if not source.is_file():
+    for name, row in zip(given, rows, strict=True):
+        if row < 0 and not Path(name).is_file():
             raise ValueError(f"--queries {name}: no image of the set, no file, and not one number")
+    sources = [  # those of the set as it gives them, which may be cropped
+        found.dataset.sources[int(found.rows[row])] if row >= 0 else Path(name)
+        for name, row in zip(given, rows, strict=True)
+    ]
     resident = isinstance(found.dataset, ArrayDataset)
     size = found.dataset.images.shape[-1] if resident else found.dataset.size
     queries = LabelledImages(sources, torch.full((len(given),), -1), (), size)

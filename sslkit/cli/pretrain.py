@@ -58,7 +58,6 @@ def run(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", "The number of training batches")
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
     warnings.filterwarnings("ignore", "Found \\d+ module\\(s\\) in eval mode")
-    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     keep_freed_memory()
     if values(argv, "--profile-step"):
         return profile_step.run(argv)
@@ -84,13 +83,13 @@ def pretrain(cli: PretrainCLI, run_dir: Path, *, resume: bool = False) -> int:
     trainer = _trainer(cli, last)
     trainer.loggers = [CSVLogger(run_dir)]
     with ExitStack() as stack:
+        if first:
+            memory = hold_log()
         if first and resume:
             stack.enter_context(held(run_dir, new=False))
         checkpoint = read_checkpoint(last) if resume and last.exists() else None
         if checkpoint:
             check_resumed(trainer, run_dir, method.config, checkpoint)
-        if first:
-            memory = hold_log()
         if cli.config.start is not None and not checkpoint:
             start_from(cli.config.start, method)
         if first:

@@ -5,13 +5,14 @@ own: the first half of the classes trains, the second half tests.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torchvision import datasets as tv
 
 from sslkit.data.cropped import checked, four
 from sslkit.data.downstream import Downstream
-from sslkit.data.layouts import Listing, by_mat
+from sslkit.data.layouts import Listing, by_mat, naming, refuse_outside
 from sslkit.data.split_by_class import INSHOP, halves, inshop, omniglot, sop
 
 CUB_PAGE = "https://data.caltech.edu/records/65de6-vp158"
@@ -28,6 +29,8 @@ def cub200(root: Path) -> Listing:
     for path in (path for key, path in images.items() if labels.get(key) not in number):
         raise ValueError(f"image_class_labels.txt gives {path!r} none of the {len(names)} classes")
     items = [(folder / "images" / path, number[labels[key]]) for key, path in images.items()]
+    with naming(folder / "images.txt"):
+        refuse_outside([path for path, _ in items], folder)
     return halves([name.partition(".")[2] for name in names.values()], items)
 
 
@@ -39,14 +42,20 @@ def cub200_cropped(root: Path) -> Listing:
     for key, path in images.items():
         if key not in given:
             raise ValueError(f"bounding_boxes.txt has no box of {path!r}")
-        left, top, width, height = four(path, given[key].split())
-        boxes[folder / "images" / path] = checked(path, (left, top, left + width, top + height))
+        with naming(folder / "bounding_boxes.txt"):
+            left, top, width, height = four(path, given[key].split())
+            box = checked(path, (left, top, left + width, top + height))
+        boxes[folder / "images" / path] = box
     return cub200(root)._replace(boxes=boxes)
 
 
 def _values(file: Path) -> dict[str, str]:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return dict(line.split(maxsplit=1) for line in lines if line.strip())
+    with naming(file):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        rows = [line.split(maxsplit=1) for line in lines if line.strip()]
+        for row in (row for row in rows if len(row) != 2):
+            raise ValueError(f"the row {row[0]!r} is no number and a value")
+    return dict(rows)
 
 
 def cars196(root: Path) -> Listing:
@@ -55,27 +64,42 @@ def cars196(root: Path) -> Listing:
     The labels of the official test half came later, in a file of their own: without it there is
     the official train half alone.
     """
-    there = (root / "stanford_cars" / CARS["test"]).is_file()
-    official = ("train", "test") if there else ("train",)
-    whole = by_mat(tv.StanfordCars, official, (), root)
-    return halves(whole.classes, whole.train)
+    _read_mat(root / "stanford_cars" / "devkit" / "cars_meta.mat", "class_names")
+    parts = []
+    for part, file in _cars(root).items():
+        with naming(file):
+            parts.append(by_mat(tv.StanfordCars, (part,), (), root))
+    return halves(parts[0].classes, [item for part in parts for item in part.train])
 
 
 def cars196_cropped(root: Path) -> Listing:
     """Its images cut to their bounding boxes: the first and the last pixel of each, from 1."""
-    from scipy.io import loadmat  # slow to import: no other set waits for it
-
-    listing, folder, boxes = cars196(root), root / "stanford_cars", {}
-    for part, file in CARS.items():
-        if not (folder / file).is_file():
-            continue
-        for row in np.atleast_1d(loadmat(folder / file, squeeze_me=True)["annotations"]):
-            name = str(row["fname"])
-            edges = (row[f"bbox_{edge}"] for edge in ("x1", "y1", "x2", "y2"))
-            left, top, right, bottom = four(name, edges)
-            box = checked(name, (left - 1, top - 1, right, bottom))
-            boxes[folder / f"cars_{part}" / name] = box
+    listing, boxes = cars196(root), {}
+    for part, file in _cars(root).items():
+        for row in np.atleast_1d(_read_mat(file, "annotations")):
+            with naming(file):
+                name = str(row["fname"])
+                edges = (row[f"bbox_{edge}"] for edge in ("x1", "y1", "x2", "y2"))
+                left, top, right, bottom = four(name, edges)
+                box = checked(name, (left - 1, top - 1, right, bottom))
+            boxes[root / "stanford_cars" / f"cars_{part}" / name] = box
     return listing._replace(boxes=boxes)
+
+
+def _cars(root: Path) -> dict[str, Path]:
+    files = {part: root / "stanford_cars" / file for part, file in CARS.items()}
+    return {part: file for part, file in files.items() if part == "train" or file.is_file()}
+
+
+def _read_mat(file: Path, name: str) -> Any:
+    from scipy.io import loadmat  # slow to import: no other set waits for it
+    from scipy.io.matlab import MatReadError
+
+    with naming(file):
+        try:
+            return loadmat(file, squeeze_me=True)[name]
+        except MatReadError as error:
+            raise ValueError(str(error)) from error
 
 
 # fmt: off

@@ -1,7 +1,9 @@
 """How the downstream sets lie on disk: list files and folders -> paths, labels, class names."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -10,6 +12,7 @@ from torchvision import datasets as tv
 
 from sslkit.data.cropped import Box
 from sslkit.data.folder import SUFFIXES
+from sslkit.data.storage import one_line
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -26,6 +29,17 @@ class Listing(NamedTuple):
     test: Sequence[tuple[Path, Any]]
     queries: Collection[Path] = ()  # test images that are searched for among the others
     boxes: Mapping[Path, Box] | None = None  # what each image is cut to
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """What is wrong with a list file is said with its name."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, OSError, zlib.error) as error:
+        if getattr(error, "filename", None):  # it is named
+            raise
+        raise ValueError(f"{file.name}: {one_line(error)}") from error
 
 
 def refuse_outside(paths: Iterable[str | Path], folder: Path) -> None:

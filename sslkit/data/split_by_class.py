@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sslkit.data.layouts import Listing, class_folders, items_of, refuse_empty
+from sslkit.data.layouts import (
+    Listing,
+    class_folders,
+    items_of,
+    naming,
+    refuse_empty,
+    refuse_outside,
+)
 
 INSHOP = "In-shop_Clothes_Retrieval_Benchmark"
 STATUSES = ("train", "query", "gallery")
@@ -34,6 +41,8 @@ def sop(root: Path) -> Listing:
 
     def images(file: str) -> Named:
         rows = table(folder / file, "image_id class_id super_class_id path")
+        with naming(folder / file):
+            refuse_outside([folder / path for *_, path in rows], folder)
         return [(folder / path, name) for _, name, _, path in rows]
 
     return numbered(images("Ebay_train.txt"), images("Ebay_test.txt"))
@@ -53,8 +62,11 @@ def inshop(root: Path) -> Listing:
         raise ValueError(f"{file.name} has no image of the status {status!r}")
     train, query, gallery = parts.values()
     queries = {path for path, _ in query}
-    if both := queries & {path for path, _ in gallery}:
-        raise ValueError(f"{str(min(both))!r} is a query and in the gallery, one of {len(both)}")
+    with naming(file):
+        refuse_outside([path for images in parts.values() for path, _ in images], stored)
+        if both := queries & {path for path, _ in gallery}:
+            text = f"{str(min(both))!r} is a query and in the gallery, one of {len(both)}"
+            raise ValueError(text)
     return numbered(train, query + gallery)._replace(queries=queries)
 
 
@@ -105,7 +117,9 @@ def halved_folders(folder: Path) -> Listing:
 
 def table(file: Path, head: str, *, counted: bool = False) -> list[list[str]]:
     """The rows of a list file, which names its columns above them, and may count them first."""
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with naming(file):
+        text = file.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip()]
     count = lines.pop(0).strip() if counted and lines else ""
     if not lines or lines[0].split() != head.split():
         raise ValueError(f"{file.name} has no line {head!r} above its rows")

@@ -108,6 +108,15 @@ class Method(pl.LightningModule, ABC):
         images, _ = gather(dataset, torch.arange(n))
         self._check_views(copy.deepcopy(self.view).to("cpu").manual_seed(0)(images), n)
 
+    def _of_labels(self, dataset: Dataset, what: str) -> Any:
+        """The labels of a data set, or the names of their classes; ValueError without them."""
+        if (found := getattr(dataset, what, None)) is None:
+            raise ValueError(
+                f"{type(self).__name__} needs labels, and the data has none (a folder's images "
+                "have none, whatever its subfolders)"
+            )
+        return found
+
     def _check_views(self, made: Any, images: int) -> None:
         """Refuse views that the objective or the backbone cannot take."""
         name, maker = type(self).__name__, type(self.view).__name__

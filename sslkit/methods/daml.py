@@ -1,7 +1,5 @@
 """Deep adversarial metric learning (Duan et al. 2018, "Deep Adversarial Metric Learning", CVPR)."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,15 +96,12 @@ class DAML(MetricLearning):
         self.regularity, self.adversarial = regularity, adversarial
         self.generator = Generator(backbone.feature_dim, width)
         self.register_buffer("first_together", torch.tensor(-1.0))  # step, once a run has begun
-        self.together = True
+        self.alone_until = 0.0  # the same at hand, or each step would wait for the device
 
     def on_train_start(self) -> None:
         if self.first_together < 0:  # else a resumed run's, which may have become longer
             self.first_together.fill_(self.alone * self.trainer.estimated_stepping_batches)
-        self._first_together = float(self.first_together)
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.together = self.trainer.global_step >= self._first_together
+        self.alone_until = float(self.first_together)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         labels = batch.labels.repeat(len(batch.views))
@@ -117,7 +112,7 @@ class DAML(MetricLearning):
         made = self.generator(features.detach(), drawn)
         terms = self._generators(features.detach(), z.detach(), made, drawn)
         metric = real
-        if self.together:
+        if self.global_step >= self.alone_until:
             seen = SEEN_BY[type(self.loss)](
                 self.loss, z, drawn.positive, self._embed(made.detach())
             )

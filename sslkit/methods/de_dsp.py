@@ -1,6 +1,8 @@
 """Deep embedding with a discriminative sampling policy (Duan et al. 2019, "Deep Embedding
 Learning with Discriminative Sampling Policy", CVPR)."""
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -131,7 +133,9 @@ class DEDSP(MetricLearning):
             self.register_buffer(f"direction_{name}", torch.zeros_like(like))
         self.relations = None
         self.held_out: HeldOut | None = None
-        self._steps: int | None = None
+        with warnings.catch_warnings():  # at its first use torch compiles rules by a way of old
+            warnings.simplefilter("ignore", FutureWarning)
+            torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         check_single("DEDSP", world_size)
@@ -149,7 +153,7 @@ class DEDSP(MetricLearning):
         self.held_out, self.per_class = held_out_of(data, "DEDSP"), data.per_class
 
     def on_train_start(self) -> None:
-        data, self._steps = self.trainer.datamodule, None
+        data = self.trainer.datamodule
         self.judge_by(data)  # again: resident images have moved to the device
         data.loader.sampler.choose = self.choose
 
@@ -167,10 +171,7 @@ class DEDSP(MetricLearning):
         """Of P classes x K rows, class by class, as the data's ``per_class`` makes them."""
         if self.relations is None or self.held_out is None:
             raise ValueError("DEDSP needs a data module first: call take, or fit on one")
-        if self._steps is None:
-            self._steps = int(self.relations.step)
-        terms = {} if self._steps % self.judge_every else self.judge()
-        self._steps += 1
+        terms = {} if self.relations.step % self.judge_every else self.judge()
         labels, classes = batch.labels.repeat(len(batch.views)), batch.labels[:: self.per_class]
         features = self.backbone.backbone(torch.cat(batch.views))
         (z,) = checked(embeddings=self.backbone.embed(features))

@@ -70,12 +70,7 @@ class MetricLearning(Method):
             self.train()
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
-        labels = getattr(dataset, "labels", None)
-        if labels is None:
-            raise ValueError(
-                f"{type(self).__name__} needs labels, and the data has none (a folder's images "
-                "have none, whatever its subfolders)"
-            )
+        labels = self._of_labels(dataset, "labels")
         images = labels.unique(return_counts=True)[1]
         if len(images) < 2 or images.max() < 2:
             raise ValueError(

@@ -80,7 +80,6 @@ class PADS(MetricLearning):
     baseline: Tensor
     state: Tensor
     action: Tensor
-    step: Tensor
 
     def __init__(
         self,
@@ -126,10 +125,15 @@ class PADS(MetricLearning):
         self.register_buffer("baseline", torch.tensor(0.0))
         self.register_buffer("state", state)
         self.register_buffer("action", torch.ones(bins, dtype=torch.long))
-        self.register_buffer("step", torch.tensor(0))
+        self.step = 0
         self.held_out: HeldOut | None = None
         self.length = math.inf  # steps of the run, which a fit says
-        self._steps: int | None = None
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.step)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.step = int(state)
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         check_single("PADS", world_size)
@@ -144,7 +148,7 @@ class PADS(MetricLearning):
         self.held_out, self.per_class = held_out_of(data, "PADS"), data.per_class
 
     def on_train_start(self) -> None:
-        self._steps, self.length = None, self.trainer.estimated_stepping_batches
+        self.length = self.trainer.estimated_stepping_batches
         self.judge_by(self.trainer.datamodule)  # again: resident images have moved to the device
 
     def rates(self) -> dict[nn.Module, float]:
@@ -154,12 +158,9 @@ class PADS(MetricLearning):
         """Of P classes x K rows, class by class, as the data's ``per_class`` makes them."""
         if self.held_out is None:
             raise ValueError("PADS needs a data module first: call take, or fit on one")
-        if self._steps is None:
-            self._steps = int(self.step)
-        terms = self.learn() if self._steps % self.adapt_every == 0 else {}
-        if self._steps % self.adapt_every == 1:
+        terms = self.learn() if self.step % self.adapt_every == 0 else {}
+        if self.step % self.adapt_every == 1:
             self.adapt()
-        self._steps += 1
         self.step += 1
         labels, classes = batch.labels.repeat(len(batch.views)), batch.labels[:: self.per_class]
         (z,) = checked(embeddings=self.backbone(torch.cat(batch.views)))
@@ -186,7 +187,7 @@ class PADS(MetricLearning):
         found = self.judged()
         score = found[0] + found[1]
         terms = {"held_out_recall": found[0], "held_out_nmi": found[1]}
-        if self._steps:
+        if self.step:
             log_p = self._log_probabilities().gather(1, self.action[:, None])
             reward = (score - self.before).sign()
             terms["policy"] = -(reward - self.baseline) * log_p.mean()
@@ -197,8 +198,7 @@ class PADS(MetricLearning):
         else:
             self.averages.copy_(found.expand_as(self.averages))
         self.before.copy_(score)
-        assert self._steps is not None
-        done = self.histogram.new_tensor([min(self._steps / self.length, 1.0)])
+        done = self.histogram.new_tensor([min(self.step / self.length, 1.0)])
         beside_uniform = self.histogram * len(self.histogram)
         self.state = torch.cat([self.averages.flatten(), beside_uniform, done])
         return terms

@@ -9,7 +9,7 @@ from sslkit.methods.sampling import standardised
 class Relations(nn.Module):
     """Running centre and loss of each class, when it was last drawn, and whether it ever was.
 
-    All are buffers, so that they are in checkpoints. A batch moves those of its own classes and
+    All are in checkpoints. A batch moves those of its own classes and
     no others: nothing goes over the data set.
 
     Args:
@@ -30,7 +30,6 @@ class Relations(nn.Module):
     losses: Tensor
     last: Tensor
     met: Tensor
-    step: Tensor
 
     def __init__(self, present: Tensor, dim: int, *, momentum: float = 0.9) -> None:
         super().__init__()
@@ -41,7 +40,13 @@ class Relations(nn.Module):
         self.register_buffer("losses", torch.zeros(classes))
         self.register_buffer("last", torch.full((classes,), -1))
         self.register_buffer("met", torch.zeros(classes, dtype=torch.bool))
-        self.register_buffer("step", torch.tensor(0))
+        self.step = 0
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.step)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.step = int(state)
 
     @torch.no_grad()
     def update(self, classes: Tensor, z: Tensor, losses: Tensor) -> None:

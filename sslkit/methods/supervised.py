@@ -35,16 +35,9 @@ class Supervised(Method):
         self.classifier = nn.Linear(backbone.feature_dim, classes)
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
-        names = getattr(dataset, "classes", None)
-        if names is None:
-            raise ValueError(
-                "Supervised needs labels, and the data has none (a folder's images have none, "
-                "whatever its subfolders)"
-            )
-        if len(names) != self.classifier.out_features:
-            raise ValueError(
-                f"model.classes is {self.classifier.out_features}, but the data has {len(names)}"
-            )
+        there, wanted = len(self._of_labels(dataset, "classes")), self.classifier.out_features
+        if there != wanted:
+            raise ValueError(f"model.classes is {wanted}, but the data has {there}")
         super().prepare(dataset, batch_size, world_size)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:

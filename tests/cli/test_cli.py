@@ -1,5 +1,7 @@
 import csv
 import json
+import logging
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from filelock import FileLock
 from PIL import Image
 
 from sslkit.backbones import ResNet9
+from sslkit.callbacks import FiniteLoss
 from sslkit.cli import evaluate, main
 from sslkit.cli.arguments import config_names, with_config_files
 from sslkit.cli.config import parse
@@ -70,6 +73,18 @@ DEDSP = [
         (
             ["pretrain", "--config", "rotation_cifar10_cpu", "--model.view", "SimCLRViews"],
             "view SimCLRViews does not fit sslkit.methods.Rotation; choose from RotationView",
+        ),
+        (
+            ["pretrain", "--config", "simclr_shapes", "--model.view", "SupervisedView"],
+            "(scale) with the other's own: use a config of that view, or give --model.view.scale",
+        ),
+        (
+            ["pretrain", "--config", "simclr_cifar10", "--model.init_args.backbone", "Timm"],
+            "model.backbone Timm over the config's sslkit.backbones.ResNet would mix what it says",
+        ),
+        (
+            ["pretrain", "--config", "simclr_cifar10", "--model.backbone.class_path", "Tim"],
+            "no class 'Tim' (did you mean Timm?)",
         ),
         (["pretrain", "--config", "simclr_folder", "--data.root", "nowhere"], "nowhere"),
         (["pretrain", "--config", "simclr_shapes", "--model", "MoCo"], "would drop"),
@@ -147,6 +162,28 @@ def test_bad_input_gets_one_line_and_code_2(argv, said, capsys, tmp_path, monkey
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        # what the base takes is the config's, what is given anew is not
+        (["BYOLViews"], {"size": 32, "normalize": "half"}),
+        (
+            ["SupervisedView", "--model.view.init_args.scale", "[0.5, 1]"],
+            {"size": 32, "scale": [0.5, 1.0], "flip": 0.5, "normalize": "half"},
+        ),
+        (
+            ["sslkit.views.SimCLRViews", "--model.view.jitter", "1"],
+            {"jitter": 1.0, "grayscale": 0.5},
+        ),
+    ],
+)
+def test_another_view_over_a_configs(argv, found):
+    cli = parse(with_config_files(["--config", "simclr_shapes", "--model.view", *argv]))
+    view = cli.plain()["model"]["init_args"]["view"]
+    assert view["class_path"].endswith(argv[0])
+    assert view["init_args"].items() >= found.items()
+
+
 SMALL = ["--model.backbone.width", "4", "--data.limit", "64", "--data.batch_size", "16"]
 
 
@@ -220,6 +257,31 @@ def test_pretrain_evaluate_resume(capsys, tmp_path, monkeypatch, few_test_images
     assert len(by_layer) == 8
     assert {"shapes-limit200-stem", "shapes-limit200-stage3-random"} <= by_layer
     assert "scores by layer" in (run / "report.html").read_text()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_a_run_may_become_shorter_but_not_than_it_is(capsys, tmp_path, monkeypatch):
+    def stop(_, trainer, __):
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    argv = ["pretrain", "--config", "simclr_shapes", *SMALL, "--wandb", "disabled"]
+    with monkeypatch.context() as patched:
+        patched.setattr(FiniteLoss, "on_train_epoch_start", stop)
+        assert main([*argv, "--online_every", "0", "--trainer.max_epochs", "6"]) == 130
+    again = ["pretrain", "--resume", "runs/simclr_shapes", "--trainer.max_epochs"]
+    code, error = answer(capsys, *again, "2")
+    assert (code, "the run has done its 2 epochs, 8 steps" in error) == (2, True)
+    monkeypatch.setattr(logging.getLogger("sslkit"), "handlers", [])  # as in a new process
+    code, said = answer(capsys, *again, "3")
+    warning = "WARNING: the learning rate goes on along a schedule of 3 epochs, where it began with"
+    assert (code, f"{warning} 6" in said) == (0, True)
+    assert f"{warning} 6" in Path("runs/simclr_shapes/sslkit.log").read_text()
+    with Path("runs/simclr_shapes/metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert last["step"] == "11"
+    assert float(last["lr"]) == pytest.approx(0.001 * (1 + math.cos(math.pi * 11 / 12)))
 
 
 SCORED = {

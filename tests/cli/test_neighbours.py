@@ -8,6 +8,7 @@ from sslkit.cli import embed, embedded, neighbours
 from sslkit.cli.neighbours import closest
 from sslkit.dashboard.sheets import AGREES, DIFFERS, UNKNOWN
 from sslkit.data import LabelledImages
+from sslkit.data.cropped import Cropped
 from sslkit.training import export_backbone
 
 
@@ -91,6 +92,33 @@ def test_queries_by_name_by_path_and_from_outside(target, photos, tmp_path, caps
     with pytest.raises(ValueError, match=r"--queries 9\.png: no image of the set, no file"):
         neighbours.run([*argv, "9.png", "--out", "m.png"])
     assert not (tmp_path / "m.png").exists()
+
+
+def test_a_query_of_a_cropped_set_is_cropped(target, photos, tmp_path, monkeypatch, capsys):
+    paths = sorted(photos.glob("*.png"))
+    cropped = Cropped(paths, [(5, 5, 30 + i, 20) for i in range(6)])
+    twin = tmp_path / "twin.png"
+    twin.write_bytes(paths[3].read_bytes())
+
+    class Splits:
+        train = LabelledImages(cropped, torch.zeros(6, dtype=torch.int64), ["x"], 32)
+
+    Splits.train.paths = paths
+    monkeypatch.setattr(embedded, "load_splits", lambda *_, **__: Splits)
+
+    def found(*queries):
+        argv = [target, "--data", "cub200_cropped", "--root", str(photos), "--k", "5", "--queries"]
+        out = ["--out", str(tmp_path / "n.png"), "--overwrite"]
+        assert neighbours.run([*argv, *queries, *out]) == 0
+        return rows(capsys.readouterr().out), Image.open(tmp_path / "n.png").tobytes()
+
+    expected, picture = found("6")
+    given, same = found(*expected)
+    assert given == expected
+    assert same == picture
+    whole = found(str(twin))[0][str(twin)]
+    assert dict(whole)["3.png"] < 0.999  # beside its own box
+    assert {name: near for name, near in whole if name != "3.png"} != dict(expected["3.png"])
 
 
 def test_frames_say_whether_the_classes_agree(target, photos, tmp_path, monkeypatch):

@@ -395,9 +395,10 @@ def test_absent(tmp_path, name):
             lambda t: t.replace("7 4\n", "7 5\n"),
             "'004.*0006.*jpg' none of the 4",
         ),
-        ("images.txt", lambda t: t.replace("7 004", "7 ../004"), "outside"),
+        ("images.txt", lambda t: t.replace("7 004", "7 ../004"), "images.txt: .* outside"),
         ("images.txt", lambda t: t.replace("_0006_", "_0009_"), "1 of the 4 images to test with"),
-        ("images.txt", lambda t: "one\n", "dictionary update"),
+        ("images.txt", lambda t: "one\n", "images.txt: the row 'one' is no number and a value"),
+        ("classes.txt", lambda t: t + "5\n", "classes.txt: the row '5' is no number and a value"),
         ("images.txt", lambda t: "", "no image to train with"),
     ],
 )
@@ -420,12 +421,12 @@ def test_damaged_cub200(tmp_path, file, change, why):
         (lambda t: t.replace("5 0.0 0.0 12.0 8.0\n", ""), "has no box of '003.*Blackbird_0004"),
         (
             lambda t: t.replace("5 0.0 0.0 12.0", "5 0.0 12.0"),
-            "of '003.*' is not four numbers, but",
+            "bounding_boxes.txt: the box of '003.*' is not four numbers, but",
         ),
         (lambda t: t.replace("5 0.0", "5 zero"), r"is not four numbers, but \['zero', '0.0', '12"),
         (
             lambda t: t.replace("5 0.0", "5 nan"),
-            "the box of '003.*' is empty: from nan, 0 to nan, 8",
+            "bounding_boxes.txt: the box of '003.*' is empty: from nan, 0 to nan, 8",
         ),
         (lambda t: t.replace("5 0.0 0.0 12.0", "5 0.0 0.0 0.0"), "is empty: from 0, 0 to 0, 8"),
         (lambda t: t.replace("5 0.0 0.0 12.0 8", "5 0.0 0.0 12.0 -8"), "is empty: .* to 12, -8"),
@@ -443,8 +444,49 @@ def test_damaged_cub200_boxes(tmp_path, change, why):
 def test_damaged_cars196_boxes(tmp_path, box, why):
     boxes = [(1, 1, 12, 8)] * 8
     write_cars196(tmp_path, [*boxes[:6], box, boxes[0]])
+    why = f"cars_test_annos_withlabels.mat: .*{why}"
     with pytest.raises(ValueError, match=f"^cars196_cropped at .* damaged or incomplete .*{why}"):
         load_splits("cars196_cropped", root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cars196", "cars196_cropped"])
+@pytest.mark.parametrize(
+    "file",
+    ["devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"],
+)
+@pytest.mark.parametrize(
+    "content", [b"", b"junk", b"longer junk" * 99, "other", "class of the fifth", "cut short"]
+)
+def test_damaged_lists_of_cars196(tmp_path, name, file, content):
+    write_cars196(tmp_path)
+    path = tmp_path / "stanford_cars" / file
+    if content == "other":
+        savemat(path, {"nothing": np.zeros(3)})
+    elif content == "class of the fifth" and "annos" in file:
+        fields = [(f, object) for f in ("class", "fname")]
+        savemat(path, {"annotations": np.array([[(np.uint8(5), "00001.jpg")]], fields)})
+    else:
+        path.write_bytes(path.read_bytes()[:200] if isinstance(content, str) else content)
+    with pytest.raises(ValueError, match=f"^{name} at .* incomplete .*{path.name}: ") as error:
+        load_splits(name, root=tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("cub200", "images.txt"),
+        ("cub200_cropped", "bounding_boxes.txt"),
+        ("sop", "Ebay_test.txt"),
+        ("inshop", "Eval/list_eval_partition.txt"),
+    ],
+)
+def test_a_list_that_is_no_text_is_named(tmp_path, name, file):
+    WRITERS[name](tmp_path)
+    path = tmp_path / CLASS_DISJOINT[name].folder / file
+    path.write_bytes(b"\xff\xfe" + path.read_bytes())
+    with pytest.raises(ValueError, match=f"incomplete .{path.name}: 'utf-8' codec can't decode"):
+        load_splits(name, root=tmp_path)
 
 
 def test_cars196_without_boxes(tmp_path):
@@ -454,7 +496,7 @@ def test_cars196_without_boxes(tmp_path):
     rows = [(np.uint8(i + 1), f"{i + 1:05d}.jpg") for i in range(4)]
     savemat(path, {"annotations": np.array([rows], fields)})
     load_splits("cars196", root=tmp_path)
-    with pytest.raises(ValueError, match=r"damaged or incomplete .*bbox_x1"):
+    with pytest.raises(ValueError, match=r"incomplete .*cars_train_annos.mat: .*bbox_x1"):
         load_splits("cars196_cropped", root=tmp_path)
 
 
@@ -495,7 +537,11 @@ def check_damage(tmp_path, name, file, change, why):
         ("Ebay_train.txt", lambda t: t.partition("\n")[2], "Ebay_train.txt has no line 'image_id"),
         ("Ebay_train.txt", lambda t: t + "9 2 so", "has the row '9 2 so', which is not 'image_id"),
         ("Ebay_train.txt", lambda t: t.partition("\n")[0], "no image to train with"),
-        ("Ebay_test.txt", lambda t: t.replace(" sofa", " ../sofa"), "'.*sofa.*', outside '"),
+        (
+            "Ebay_test.txt",
+            lambda t: t.replace(" sofa", " ../sofa"),
+            "Ebay_test.txt: .*sofa.*', outside '",
+        ),
         ("Ebay_test.txt", lambda t: t.replace(" sofa", " /sofa"), "'/sofa.*', outside '"),
         ("Ebay_test.txt", lambda t: t.replace("_1.JPG", "_7.JPG"), "1 of the 4 images to test"),
         ("Ebay_test.txt", lambda t: t.replace(" 3 ", " 2 "), "sop: class '2' is in train and in t"),
@@ -520,7 +566,10 @@ def test_damaged_sop(tmp_path, file, change, why):
         (lambda t: t.replace("gallery", "query"), "has no image of the status 'gallery'"),
         (lambda t: t.replace("img/WOMEN", "../../WOMEN"), "outside '"),
         (lambda t: t.replace("00_1", "09_1"), "1 of the 6 images to test with are missing"),
-        (lambda t: t.replace("/04_1", "/02_1"), "02_1_front.jpg' is a query and in the gallery"),
+        (
+            lambda t: t.replace("/04_1", "/02_1"),
+            "partition.txt: .*02_1_front.jpg' is a query and in",
+        ),
         (lambda t: t.replace("7   query", "3   query"), "class 'id_00000003' is in train and"),
     ],
 )

@@ -159,7 +159,7 @@ def test_neither_moves_the_other(name, normal):
 @each_loss
 def test_alone_the_metric_learns_from_the_real_batch(name):
     model = method(name).eval()
-    model.together = False
+    model.alone_until = 1
     given = batch()
     terms = model.objective(given)
     expected = model.loss(model.backbone(given.views[0]), given.labels)
@@ -219,17 +219,23 @@ def test_a_batch_without_a_positive_has_no_synthetic_negative(name):
     assert all((p.grad == 0).all() for p in model.generator.parameters())
 
 
-class Phases(pl.Callback):
-    def __init__(self):
-        self.together = []
+def phases_of(model):
+    """Fills, step by step, with whether the metric learns from synthetic negatives."""
+    found, objective = [], model.objective
 
-    def on_train_batch_end(self, trainer, module, *_):
-        self.together.append(module.together)
+    def watched(batch):
+        terms = objective(batch)
+        found.append("synthetic" in terms)
+        return terms
+
+    model.objective = watched
+    return found
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_both_train_alone_then_together():
-    model, phases = method(alone=0.3), Phases()
+    model = method(alone=0.3)
+    phases = phases_of(model)
     before = copy.deepcopy(model.generator.state_dict())
     trainer = pl.Trainer(
         max_epochs=2,
@@ -238,10 +244,9 @@ def test_both_train_alone_then_together():
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[phases],
     )
     trainer.fit(model, datamodule=DataModule("shapes", limit=64, batch_size=16))
-    assert phases.together == [False] * 3 + [True] * 5  # 0.3 of 8 steps are 2.4
+    assert phases == [False] * 3 + [True] * 5  # 0.3 of 8 steps are 2.4
     assert any(not torch.equal(before[k], v) for k, v in model.generator.state_dict().items())
 
 
@@ -268,14 +273,14 @@ def test_under_autocast_a_small_difference_is_still_seen(name):
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_a_run_that_becomes_longer_does_not_go_back_to_training_alone(tmp_path):
     def fit(epochs, path=None):
-        model, phases = method(alone=0.4), Phases()
+        model = method(alone=0.4)
+        phases = phases_of(model)
         off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-        options = {"max_epochs": epochs, "accelerator": "cpu", "callbacks": [phases]}
-        trainer = pl.Trainer(**options, **dict.fromkeys(off, False))
+        trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", **dict.fromkeys(off, False))
         data = DataModule("shapes", limit=64, batch_size=16)
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         trainer.save_checkpoint(tmp_path / "last.ckpt")
-        return phases.together
+        return phases
 
     assert fit(2) == [False] * 4 + [True] * 4
     assert fit(8, tmp_path / "last.ckpt") == [True] * 24

@@ -1,5 +1,8 @@
 import copy
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -145,6 +148,13 @@ def test_the_reward_is_what_a_small_step_on_the_anchors_loss_does_for_the_held_o
     assert rewards.std() > 0.02
 
 
+def test_rewards_are_taken_without_a_warning():
+    """In a process of its own: torch warns at the first use of forward mode alone."""
+    code = "import warnings, test_de_dsp as t; model = t.ready(t.method()); "
+    code += "warnings.simplefilter('error'); model.objective(t.batch())"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
+
+
 def plackett_luce(scores, picks):
     """The log-probability of each pick, from scores of the candidates by their places."""
     left, found = dict(scores), []
@@ -160,8 +170,7 @@ def gradients(loss, module):
 
 @each_loss
 def test_neither_moves_the_other(name):
-    model = warmed_up(name, negatives=2, entropy=0.3)
-    model._steps = 1  # not judged
+    model = warmed_up(name, negatives=2, entropy=0.3, judge_every=2)  # not at the fourth step
     given, relations = batch(), copy.deepcopy(model.relations)
     torch.manual_seed(1)
     terms = model.objective(given)

@@ -64,7 +64,7 @@ def test_negatives_come_as_often_as_the_histogram_says(k, monkeypatch):
     torch.manual_seed(0)
     model, given = ready(method(negatives=k, bins=6)), batch()
     z = normalize(torch.randn(12, 3), dim=1)
-    model._steps, model.histogram = 2, torch.tensor([0.3, 0.05, 0.25, 0.05, 0.15, 0.2])
+    model.step, model.histogram = 2, torch.tensor([0.3, 0.05, 0.25, 0.05, 0.15, 0.2])
     picked = []
     monkeypatch.setattr(
         "sslkit.methods.pads.loss_of_each",
@@ -73,7 +73,7 @@ def test_negatives_come_as_often_as_the_histogram_says(k, monkeypatch):
     with_embeddings(model, z)
     n = 3000
     for _ in range(n):
-        model._steps = 2
+        model.step = 2
         model.objective(given)
     drawn = torch.stack(picked)
     for a in range(12):
@@ -94,7 +94,7 @@ def test_the_metric_is_the_loss_of_what_was_drawn(name):
     """Where an anchor takes all the negatives there are, whatever the histogram."""
     torch.manual_seed(0)
     model, given = ready(method(name, negatives=99)).eval(), batch()
-    model._steps = 2
+    model.step = 2
     terms = model.objective(given)
     z, total = model.backbone(given.views[0]), 0
     for a in range(12):
@@ -203,13 +203,13 @@ def test_the_policy_learns_to_move_the_histogram_where_the_score_rises():
 
     model.judged, optimizer = judged, torch.optim.Adam(model.policy.parameters(), 0.003)
     assert model._log_probabilities().exp().flatten().tolist() == pytest.approx([1 / 3] * 12)
-    for model._steps in range(150):
+    for model.step in range(150):
         terms = model.learn()
-        if model._steps:
+        if model.step:
             optimizer.zero_grad()
             terms["policy"].backward()
             optimizer.step()
-        if model._steps % 20 == 0:  # from even again, or it would end at 1, where nothing rises
+        if model.step % 20 == 0:  # from even again, or it would end at 1, where nothing rises
             model.histogram = torch.full((4,), 0.25)
             model.before.fill_(1.0)
         model.adapt()
