@@ -30,7 +30,7 @@ from metric_rows import CANDIDATES, ROWS, SETS, best, method_of
 from records import RESULTS, at_least, commit, provenance, read_record
 from tqdm import tqdm
 
-from sslkit.data import ArrayDataset, DataModule, load_splits
+from sslkit.data import ArrayDataset, DataModule, gather, load_splits
 from sslkit.evaluation import extract, retrieval
 from sslkit.methods import MetricLearning
 from sslkit.training import keep_freed_memory, load_backbone, write_atomically
@@ -58,7 +58,7 @@ def run(job: Job) -> Cell:
         held_out=setting.held_out if row.judges_itself else 0,
     )
     data.setup("fit")
-    test: Any = test_images(job["set"], setting.pixels)
+    test = test_images(job["set"], setting.pixels)
     if job["half"]:
         data.dataset, test = halves(data.dataset)
     watch = Watch(test, job["steps"] // POINTS)
@@ -86,7 +86,7 @@ OFF = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_su
 class Watch(pl.Callback):
     """Recall@1 of the test classes now and then, and the means of what a method logs by then."""
 
-    def __init__(self, test: Any, every: int) -> None:
+    def __init__(self, test: ArrayDataset, every: int) -> None:
         self.test, self.every = test, max(1, every)
         self.curve: list[list[float]] = []
         self.watched: list[dict[str, float]] = []
@@ -113,7 +113,9 @@ def untrained(job: Job) -> Cell:
     return {"seed": job["seed"], **scores(model.backbone.backbone, model, test)}
 
 
-def scores(backbone: torch.nn.Module, model: MetricLearning, test: Any) -> dict[str, float]:
+def scores(
+    backbone: torch.nn.Module, model: MetricLearning, test: ArrayDataset
+) -> dict[str, float]:
     """Recall@K, MAP@R, NMI and F1 of a labelled set, in percent."""
     found = retrieval(extract(backbone, test, model.eval_view, device=str(model.device)))
     return {name: round(score, 2) for name, score in found.items()}
@@ -132,8 +134,10 @@ def halves(data: Any) -> tuple[ArrayDataset, ArrayDataset]:
 
 
 @cache
-def test_images(name: str, pixels: int) -> Any:
-    return load_splits(name, size=pixels).test
+def test_images(name: str, pixels: int) -> ArrayDataset:
+    """The test split, decoded once."""
+    data = load_splits(name, size=pixels).test
+    return ArrayDataset(*gather(data, torch.arange(len(data))))
 
 
 def quiet(threads: int) -> None:
