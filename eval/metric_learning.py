@@ -31,7 +31,7 @@ from records import RESULTS, at_least, commit, provenance, read_record
 from tqdm import tqdm
 
 from sslkit.data import ArrayDataset, DataModule, gather, load_splits
-from sslkit.evaluation import extract, retrieval
+from sslkit.evaluation import Features, extract, recall_at_k, retrieval
 from sslkit.methods import MetricLearning
 from sslkit.training import keep_freed_memory, load_backbone, write_atomically
 
@@ -71,10 +71,11 @@ def run(job: Job) -> Cell:
         **dict.fromkeys(OFF, False),
     )
     trainer.fit(model, datamodule=data)
+    found = scores(model.backbone, model, test)
     return {
         "seed": job["seed"],
-        **scores(model.backbone, model, test),
-        "curve": watch.curve,
+        **found,
+        "curve": [*watch.curve, [job["steps"], found["recall@1"]]],
         "watched": watch.watched,
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -92,9 +93,11 @@ class Watch(pl.Callback):
         self.watched: list[dict[str, float]] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        if trainer.global_step % self.every == 0 and len(self.curve) < POINTS:
-            score = scores(module.backbone, module, self.test)["recall@1"]
-            self.curve.append([trainer.global_step, score])
+        if trainer.global_step % self.every == 0:
+            if trainer.global_step < trainer.max_steps:
+                features = features_of(module.backbone, module, self.test)
+                score = round(recall_at_k(*features, ks=(1,))[1], 2)
+                self.curve.append([trainer.global_step, score])
             logged = trainer.callback_metrics.items()
             self.watched.append(
                 {key.removeprefix("train/"): round(float(value), 4) for key, value in logged}
@@ -117,8 +120,12 @@ def scores(
     backbone: torch.nn.Module, model: MetricLearning, test: ArrayDataset
 ) -> dict[str, float]:
     """Recall@K, MAP@R, NMI and F1 of a labelled set, in percent."""
-    found = retrieval(extract(backbone, test, model.eval_view, device=str(model.device)))
+    found = retrieval(features_of(backbone, model, test))
     return {name: round(score, 2) for name, score in found.items()}
+
+
+def features_of(backbone: torch.nn.Module, model: MetricLearning, test: ArrayDataset) -> Features:
+    return extract(backbone, test, model.eval_view, device=str(model.device))
 
 
 def halves(data: Any) -> tuple[ArrayDataset, ArrayDataset]:
