@@ -21,6 +21,7 @@ from sslkit.cli.targets import device_of
 from sslkit.dashboard import log_evaluation, transfer_chart, write_report
 from sslkit.evaluation import Protocol, evaluate_layers, protocols_of, transfer_table
 from sslkit.evaluation.processes import rank
+from sslkit.evaluation.protocols import check_suits
 
 
 def run(argv: list[str]) -> int:
@@ -39,6 +40,8 @@ def run(argv: list[str]) -> int:
 def _run(args: Any) -> int:
     data = list(SUITES[args.suite]) if args.suite else args.data
     protocols = protocols_of(args.protocol, steps=args.steps, grid=args.grid)
+    for name in data:
+        check_suits(name, protocols)
     options = {
         key: getattr(args, key) for key in ("root", "limit", "out", "cache", "again", "suite")
     }

@@ -18,7 +18,7 @@ from sslkit.evaluation.cache import cached_features
 from sslkit.evaluation.features import Features, check_layers
 from sslkit.evaluation.fingerprint import fingerprint
 from sslkit.evaluation.processes import largest, rank, together
-from sslkit.evaluation.protocols import Protocol, Task, protocols_of
+from sslkit.evaluation.protocols import Protocol, Task, check_suits, protocols_of
 from sslkit.views import EvaluationView
 
 Result = dict[str, Any]
@@ -257,6 +257,7 @@ def _score(
     failures: bool,
 ) -> None:
     try:
+        check_suits(result["data"], [protocol])
         if not protocol.images:
             task.features()  # once, and not in the protocol's time
         started = time.perf_counter()

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from sslkit.backbones import ResNet9
 from sslkit.evaluation import PROTOCOLS, absent, evaluate, evaluate_layers, protocols_of
@@ -116,6 +117,22 @@ def test_a_failure_is_said_and_the_rest_goes_on(backbone, few_test_images):
     result = evaluate(backbone, VIEW, "shapes", names, limit=150, failures=True)
     assert list(result["protocols"]) == ["counted"]
     assert result["failed"] == {"knn": "k = 200 is above the 150 features there are"}
+
+
+def test_a_set_of_untrained_classes_is_refused_before_its_features(tmp_path, monkeypatch):
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            Image.effect_noise((8, 8), 9 * ord(name) % 80 + i).save(tmp_path / name / f"{i}.png")
+    data, net = f"classes:{tmp_path}", ResNet9(4)
+    own = counted([])  # a protocol of somebody else's may be for it
+    found = evaluate(net, VIEW, data, [own, *protocols_of(["knn"])], failures=True)
+    assert list(found["protocols"]) == ["counted"]
+    says = "tests with classes that no training image shows: it is for --protocol retrieval"
+    assert found["failed"] == {"knn": f"{data} {says}, not for knn"}
+    monkeypatch.setattr(ResNet9, "forward", None)
+    with pytest.raises(ValueError, match=says):
+        evaluate(net, VIEW, data, ["knn"])
 
 
 def test_features_are_extracted_once_and_kept(backbone, few_test_images, tmp_path, monkeypatch):
