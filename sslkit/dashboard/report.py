@@ -31,7 +31,7 @@ CAPTIONS = {
     "neighbours": "Nearest images by the cosine of the features. Whole green frame: the query's "
     "class; broken red frame: another; grey: no label.",
     "embedding": "Training images: how far apart two of one class and of two classes lie, and "
-    "the classes of the most images on the two directions in which they spread most.",
+    "six of the classes on their first two principal components.",
     "colours": "Training images: the lightness that the method sees, the colours that it predicts "
     "for it, the true ones.",
 }
