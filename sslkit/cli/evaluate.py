@@ -15,13 +15,14 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from sslkit.cli.evaluate_options import SUITES, parsed_options
-from sslkit.cli.score_files import read_scores, save_scores
+from sslkit.cli.score_files import draw, read_scores, save_scores
 from sslkit.cli.scored_targets import ScoredTarget, layers_of, load_targets
 from sslkit.cli.targets import device_of
 from sslkit.dashboard import log_evaluation, transfer_chart, write_report
 from sslkit.evaluation import Protocol, evaluate_layers, protocols_of, transfer_table
 from sslkit.evaluation.processes import rank
 from sslkit.evaluation.protocols import check_suits
+from sslkit.evaluation.suite import AtHand
 
 
 def run(argv: list[str]) -> int:
@@ -95,12 +96,14 @@ def score(
             target.backbone.to(device)
             options = {"root": root, "limit": limit, "device": device, "failures": bool(suite)}
             options["cache"] = _cache(cache, target.folder, bool(suite) or trains)
-            of_target = []
+            of_target, pictures = [], []
             for name in data:
                 bar.set_postfix_str(f"{target.name} on {name}")
-                of_target += _of_set(target, name, protocols, layers, out, again, options, bar)
+                found = _of_set(target, name, protocols, layers, out, again, options, bar)
+                of_target += found[0]
+                pictures += found[1]
             results += of_target
-            _tell(target, of_target, out)
+            _tell(target, of_target, pictures, out)
     return results
 
 
@@ -113,8 +116,8 @@ def _of_set(
     again: bool,
     options: dict[str, Any],
     bar: tqdm,
-) -> list[dict[str, Any]]:
-    """The results of a target on a data set, one a layer."""
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    """The results of a target on a data set, one a layer, and the pictures that were drawn."""
     chosen = layers_of(layers, target.backbone) if layers else None
     paths = {x: target.path(data, options["limit"], x, out) for x in chosen or [None]}
 
@@ -126,6 +129,16 @@ def _of_set(
 
     there = [path for path in paths.values() if path and path.exists()]
     before = [] if again else list(map(read_scores, there))
+    pictures: list[Path] = []
+
+    def show(result: dict[str, Any], protocol: str, images: Any, features: AtHand) -> None:
+        path = paths[result.get("layer")]
+        if protocol == "retrieval" and path:
+            made = result["protocols"][protocol] not in [
+                earlier["protocols"].get(protocol) for earlier in before
+            ]
+            pictures.extend(draw(path, images, features, anew=made))
+
     found = evaluate_layers(
         target.backbone,
         target.view,
@@ -134,18 +147,21 @@ def _of_set(
         layers=chosen,
         before=before,
         keep=keep,
+        show=show,
         distributed=_processes_started() > 1,
         **options,
     )
-    return [{**target.about, **result} for result in found]
+    return [{**target.about, **result} for result in found], pictures
 
 
-def _tell(target: ScoredTarget, results: list[dict[str, Any]], out: str | None) -> None:
+def _tell(
+    target: ScoredTarget, results: list[dict[str, Any]], pictures: list[Path], out: str | None
+) -> None:
     """Put a target's scores on its dashboard and into its report."""
     if rank() > 0:
         return
     if target.folder and target.name != "random":
-        log_evaluation(target.folder, results)
+        log_evaluation(target.folder, results, pictures)
     if target.folder and not out:
         write_report(target.folder)
     if not target.folder and not out:

@@ -1,9 +1,12 @@
-"""The JSON files of scores: what is in one, and what becomes of it when new scores come."""
+"""The JSON files of scores and the pictures beside them, also when new scores come."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from sslkit.dashboard.retrieval_pictures import beside, save_retrieval_pictures
+from sslkit.evaluation.suite import AtHand
 from sslkit.training import write_atomically
 
 
@@ -21,7 +24,8 @@ def read_scores(path: Path) -> dict[str, Any]:
 def save_scores(path: Path, result: dict[str, Any]) -> None:
     """Write a result; other scores of the same weights and images stay in its file.
 
-    A file of others, say of an earlier step, is moved into ``earlier/``: no score is lost.
+    A file of others, say of an earlier step, is moved into ``earlier/``, with its pictures: no
+    score is lost.
     """
     keys = ("target", "backbone", "weights_fingerprint", "n_train", "n_test", "differs")
     if path.exists():
@@ -35,4 +39,20 @@ def save_scores(path: Path, result: dict[str, Any]) -> None:
                 aside = aside.with_name(f"{path.stem}-{n}.json")
             aside.parent.mkdir(exist_ok=True)
             path.rename(aside)
+            for name, picture in beside(path).items():
+                if picture.exists():
+                    picture.rename(beside(aside)[name])
     write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def draw(path: Path, images: Any, features: AtHand, *, anew: bool) -> list[Path]:
+    """The pictures of a retrieval score that were drawn beside its file.
+
+    Of a score that was there before they are drawn where they are missing, if the features are on
+    disk or were extracted for another score; a line says it if not.
+    """
+    written = save_retrieval_pictures(path, images, features, anew=anew)
+    if written is None:
+        text = f"no pictures beside {path}: its features were not kept; --again draws them"
+        print(text, file=sys.stderr)
+    return written or []

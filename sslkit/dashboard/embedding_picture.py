@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 2000  # rows whose pairs are counted
-EACH = 20  # rows of a class among them, where classes are many
+EACH = 10  # rows of a class among them, where classes are many
 SHOWN = 6  # classes on the map: so many colours can be told apart
 BINS = 50
 WITHIN, BETWEEN = COLOURS[2], COLOURS[1]
@@ -34,8 +34,8 @@ def embedding_picture(
     their variance that these hold. The lot is the same each time.
 
     Args:
-        features: (N, D), finite; of more than 2,000 rows 2,000 at most are drawn, by lot: 20 a
-            class, or more where there are fewer than 100 classes.
+        features: (N, D), finite; of more than 2,000 rows 2,000 at most are drawn, by lot: 10 a
+            class, or more where there are fewer than 200 classes.
         labels: integers (N,) of at least 0. classes: the name of each label.
 
     Raises:
@@ -139,7 +139,7 @@ def _map(ax: Axes, z: Tensor, labels: Tensor, classes: Sequence[str] | None) -> 
     which = f"{len(chosen)} of {there} classes, those of most images, ties by lot"
     title = which if there > len(chosen) else f"All {there} classes"
     ax.set_title(title, loc="left", fontsize=10, color=INK)
-    axes = f"first two principal components: {100 * held:.0f} % of the variance of these images"
+    axes = f"first two principal components: {100 * held:.0f} % of the variance"
     ax.set_xlabel(axes, fontsize=9, color=INK)
     ax.legend(
         frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=1.4

@@ -58,7 +58,7 @@ def test_the_map_shows_the_largest_classes_on_their_principal_components(some):
     np.testing.assert_allclose(np.abs(drawn), np.abs(expected), atol=1e-5)
     share = 100 * values[-2:].sum() / values.sum()
     assert ax.get_title(loc="left") == "6 of 8 classes, those of most images, ties by lot"
-    said = f"first two principal components: {share:.0f} % of the variance of these images"
+    said = f"first two principal components: {share:.0f} % of the variance"
     assert ax.get_xlabel() == said
 
 
@@ -89,6 +89,7 @@ def test_of_many_rows_every_class_or_whole_classes_are_drawn():
         assert counts(labels)[1].tolist() == [200] * 10
     shown, each = counts(torch.arange(8134) // 83)  # 98 classes, as of Cars196
     assert each.tolist() == [20] * 98
+    assert counts(torch.arange(30_000) // 100)[1].tolist() == [10] * 200
     shown, each = counts(torch.arange(20_000) // 5)
     assert each.tolist() == [5] * 400
     assert shown.tolist() != list(range(400))

@@ -5,7 +5,15 @@ import torch
 from PIL import Image
 
 from sslkit.backbones import ResNet9
-from sslkit.evaluation import PROTOCOLS, absent, evaluate, evaluate_layers, protocols_of
+from sslkit.data import load_splits
+from sslkit.evaluation import (
+    PROTOCOLS,
+    absent,
+    evaluate,
+    evaluate_layers,
+    extract_layers,
+    protocols_of,
+)
 from sslkit.evaluation.protocols import Protocol, headline
 from sslkit.views import EvaluationView
 
@@ -149,6 +157,36 @@ def test_features_are_extracted_once_and_kept(backbone, few_test_images, tmp_pat
         for other in (second, without):
             assert headline(other["protocols"][name]) == headline(scores)
     assert headline(first["protocols"]["retrieval"]) == first["protocols"]["retrieval"]["recall@1"]
+
+
+def test_scores_of_features_are_shown_with_those_that_are_at_hand(
+    backbone, few_test_images, tmp_path, monkeypatch
+):
+    seen = []
+
+    def shown(protocols, **options):
+        seen.clear()
+
+        def show(result, protocol, images, features):
+            test = features()
+            seen.append((protocol, result.get("layer"), test and test.features.clone()))
+            assert torch.equal(images.labels, test.labels if test else images.labels)
+
+        results = evaluate_layers(backbone, VIEW, "shapes", protocols, show=show, **options)
+        return results, list(seen)
+
+    options = {"limit": 250, "layers": ["stem", "stage3"]}
+    results, made = shown(["retrieval"], cache=tmp_path, **options)
+    expected = extract_layers(backbone, load_splits("shapes").test, VIEW, options["layers"])
+    assert [entry[:2] for entry in made] == [("retrieval", "stem"), ("retrieval", "stage3")]
+    for _, layer, features in made:
+        assert torch.equal(features, expected[layer].features)
+    for name in ("forward", "feature_maps"):
+        monkeypatch.setattr(ResNet9, name, lambda *_: pytest.fail("extracted again"))
+    _, found = shown(["retrieval"], cache=tmp_path, before=results, **options)
+    assert all(torch.equal(a[2], b[2]) for a, b in zip(made, found, strict=True))
+    _, found = shown(["retrieval"], before=results, **options)
+    assert [entry[2] for entry in found] == [None, None]
 
 
 def test_finetune_is_run_on_the_images(backbone, few_test_images, tmp_path):
