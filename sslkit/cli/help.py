@@ -56,7 +56,7 @@ not done again: the same command goes on.
                     finetune   the whole network, 20,000 steps at each point of a 7 x 8 grid
                     semi1, semi10   the whole network, on 1 % and 10 % of the labels
                     retrieval  Recall@1, 2, 4, 8, MAP@R, NMI and F1 of the test images (inshop:
-                               of its queries among the gallery)
+                               of its queries among the gallery), and two pictures of them
   --steps N         of finetune and semi at most; the table says what was cut
   --grid RxD        of finetune's grid R learning rates and D weight decays, such as 3x2
   --layer L         one or more of the backbone's layers, such as stage2 or layer3, or all; their

@@ -1,6 +1,5 @@
 """``sslkit neighbours``: images beside those that a backbone calls most alike, in one picture."""
 
-import copy
 import io
 import os
 import sys
@@ -12,12 +11,12 @@ from torch import Tensor
 from sslkit.cli.embedded import Embedded, check_out, embedded, parsed, parser_of
 from sslkit.cli.views import FORMATS
 from sslkit.dashboard import neighbour_sheet
+from sslkit.dashboard.neighbours import SIDE, closest, pictures_of
 from sslkit.dashboard.picture_sheets import sample
 from sslkit.data import ArrayDataset, LabelledImages
-from sslkit.evaluation import extract, nearest
+from sslkit.evaluation import extract
 from sslkit.training import write_atomically
 
-SIDE = 128  # pixels that files are drawn with, whatever the backbone sees of them
 MOST = 64  # queries, and neighbours of each: a picture of any format can hold them
 
 
@@ -44,13 +43,13 @@ def run(argv: list[str]) -> int:
         rows, images, features = _given(found, given)
     else:
         rows = sample(n, count)
-        images = _pictures(found.dataset, found.rows[rows])
+        images = pictures_of(found.dataset, found.rows[rows])
         features = found.features[rows]
     index, scores = closest(features, found.features, rows, args.k)
     names = found.paths or [str(row) for row in found.rows.tolist()]
     asked = [names[row] if row >= 0 else given[i] for i, row in enumerate(rows.tolist())]
     labels, classes = _labels(found, rows, index, asked)
-    near = _pictures(found.dataset, found.rows[index.flatten()]).unflatten(0, index.shape)
+    near = pictures_of(found.dataset, found.rows[index.flatten()]).unflatten(0, index.shape)
     sheet = neighbour_sheet(images, near, labels, classes, scores)
     content = io.BytesIO()
     sheet.save(content, **FORMATS[out.suffix.lower()])
@@ -60,26 +59,6 @@ def run(argv: list[str]) -> int:
             print(f"{query}\t{names[row]}\t{cosine:.3f}")
     print(f"neighbours: {out}", file=sys.stderr)
     return 0
-
-
-def closest(queries: Tensor, bank: Tensor, own: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest rows of a bank by cosine, and how near, without the query's own row.
-
-    Args:
-        queries: (Q, D). bank: (N, D). k: at most N - 1.
-        own: int64 (Q,), the row of the bank that a query is; -1 for one that is none of them.
-
-    Returns:
-        Rows, int64 (Q, k), nearest first, and cosines, float32 (Q, k).
-
-    >>> bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> closest(bank[:1], bank, torch.tensor([0]), 1)[0]
-    tensor([[2]])
-    """
-    scores, index = nearest(queries, bank, k + 1)
-    itself = index == own[:, None]
-    kept = itself.long().argsort(dim=1, stable=True)[:, :k]  # itself last, where it is among them
-    return index.gather(1, kept), scores.gather(1, kept)
 
 
 def _given(found: Embedded, given: list[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,15 +82,7 @@ def _given(found: Embedded, given: list[str]) -> tuple[Tensor, Tensor, Tensor]:
     device = next(found.backbone.parameters()).device
     features = extract(found.backbone, queries, found.view, device=device).features
     side = size if resident else SIDE
-    return torch.tensor(rows), _pictures(queries, torch.arange(len(queries)), side), features
-
-
-def _pictures(dataset: ArrayDataset | LabelledImages, rows: Tensor, side: int = SIDE) -> Tensor:
-    """uint8 (M, 3, H, W) of some rows of a data set, to be looked at."""
-    if isinstance(dataset, LabelledImages):
-        dataset = copy.copy(dataset)
-        dataset.size = side
-    return torch.stack([dataset[i][0] for i in rows.tolist()])
+    return torch.tensor(rows), pictures_of(queries, torch.arange(len(queries)), side), features
 
 
 def _labels(

@@ -10,14 +10,18 @@ import yaml
 from sslkit.evaluation.protocols import headline
 
 
-def log_evaluation(run_dir: str | Path, results: Sequence[dict[str, Any]]) -> None:
+def log_evaluation(
+    run_dir: str | Path, results: Sequence[dict[str, Any]], pictures: Sequence[Path] = ()
+) -> None:
     """Put scores into the summary of the run's wandb run, as ``evaluation/<data>/<protocol>``.
 
-    Those of a layer are ``evaluation/<data>/<layer>/<protocol>``.
+    Those of a layer are ``evaluation/<data>/<layer>/<protocol>``. A picture is logged as
+    ``pictures/<name of its file>``.
     Does nothing for a run that has no wandb run.
 
     Args:
         results: what ``sslkit.evaluation.evaluate`` and ``evaluate_layers`` return.
+        pictures: files that were drawn of them.
     """
     from sslkit.dashboard.wandb_run import wandb_logger
 
@@ -37,6 +41,8 @@ def log_evaluation(run_dir: str | Path, results: Sequence[dict[str, Any]]) -> No
         for protocol, scores in result["protocols"].items():
             name = f"evaluation/{place}/{protocol}"
             logger.experiment.summary[name] = headline(scores)
+    for path in pictures:
+        logger.log_image(f"pictures/{path.stem}", [str(path)])
     logger.experiment.finish()
     if training and latest.is_symlink():  # what a viewer opens is the training, not this
         latest.unlink()

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from sslkit.dashboard.embedding_picture import drawable, embedding_picture
+from sslkit.dashboard.neighbours import closest
 from sslkit.dashboard.sheets import neighbour_sheet, views_sheet
 from sslkit.data import gather
-from sslkit.evaluation import extract, nearest
+from sslkit.evaluation import extract
 from sslkit.training import evaluating, write_atomically
 from sslkit.views import View
 
@@ -127,8 +128,9 @@ class PictureSheets(pl.Callback):
             batch_size=self.batch_size,
         )
         queries = min(self.images, len(order))
-        index, scores = others(features, queries, self.neighbours)
-        shown = torch.cat([torch.arange(queries)[:, None], index], dim=1)  # (Q, 1 + K)
+        own, k = torch.arange(queries), min(self.neighbours, len(order) - 1)
+        index, scores = closest(features[:queries], features, own, k)
+        shown = torch.cat([own[:, None], index], dim=1)  # (Q, 1 + K)
         images, labels = gather(dataset, order[shown.flatten()])
         images, labels = images.unflatten(0, shown.shape), labels.view(shown.shape)
         classes = getattr(dataset, "classes", None)
@@ -174,25 +176,6 @@ def _denormalized(view: View, batch: Tensor) -> Tensor:
     if batch.ndim not in (4, 5) or batch.shape[-3] != 3:
         return batch
     return view.denormalize(batch.flatten(0, -4)).view_as(batch)
-
-
-def others(features: Tensor, queries: int, k: int) -> tuple[Tensor, Tensor]:
-    """The nearest rows of the first ``queries`` rows by cosine, themselves left out.
-
-    Args:
-        features: (N, D). queries: Q, at most N. k: neighbours; N - 1 where there are no more.
-
-    Returns:
-        Indices (Q, k) and cosines (Q, k), nearest first.
-
-    >>> others(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), 1, 1)[0]
-    tensor([[2]])
-    """
-    k = min(k, len(features) - 1)
-    scores, index = nearest(features[:queries], features, k + 1)
-    itself = index == torch.arange(queries)[:, None]
-    first = itself.long().argsort(dim=1, stable=True)[:, :k]  # itself last, where it is among them
-    return index.gather(1, first), scores.gather(1, first)
 
 
 def sample(size: int, n: int) -> Tensor:

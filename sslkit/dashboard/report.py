@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -22,19 +21,11 @@ from sslkit.dashboard.plots import (
     scores_bar,
     scores_by_layer,
 )
+from sslkit.dashboard.report_pictures import image, run_pictures, score_pictures
 from sslkit.evaluation.entries import metric_title
 from sslkit.evaluation.protocols import headline
 from sslkit.training import write_atomically
 
-CAPTIONS = {
-    "views": "Training images, and what the method is given of them.",
-    "neighbours": "Nearest images by the cosine of the features. Whole green frame: the query's "
-    "class; broken red frame: another; grey: no label.",
-    "embedding": "Training images: how far apart two of one class and of two classes lie, and "
-    "the classes of the most images on the two directions in which they spread most.",
-    "colours": "Training images: the lightness that the method sees, the colours that it predicts "
-    "for it, the true ones.",
-}
 UNITS = "In percent; accuracy where no metric is named."
 # What a plot's colours turn into in dark mode.
 DARK = {INK: "#e8e8ee", GRID: "#3a3a44", COLOURS[0]: "#56b4e9", COLOURS[5]: "#8fa8ff"}
@@ -43,9 +34,10 @@ DARK = {INK: "#e8e8ee", GRID: "#3a3a44", COLOURS[0]: "#56b4e9", COLOURS[5]: "#8f
 def write_report(run_dir: str | Path) -> Path:
     """Write ``run_dir/report.html`` from what lies in the run folder, and return its path.
 
-    The page holds a summary, the scores of ``evaluation/*.json``, the curves of ``metrics.csv``,
-    ``pictures/*.png`` and ``config.yaml``. It is one file: pictures are data URIs, there is no
-    script, and nothing is fetched. A piece that is missing is a short note instead.
+    The page holds a summary; the scores of ``evaluation/*.json`` and the pictures beside them, but
+    for those of single layers; the curves of ``metrics.csv``, ``pictures/*.png`` and
+    ``config.yaml``. It is one file: pictures are data URIs, there is no script, and nothing is
+    fetched. A piece that is missing is a short note instead.
 
     Raises:
         FileNotFoundError: if ``run_dir`` is no folder.
@@ -60,7 +52,7 @@ def write_report(run_dir: str | Path) -> Path:
         raise FileNotFoundError(f"no run folder {run_dir}")
     metrics_file, config_file = run_dir / "metrics.csv", run_dir / "config.yaml"
     metrics = read_metrics(metrics_file) if metrics_file.exists() else {}
-    evaluations = [_json(path) for path in sorted(run_dir.glob("evaluation/*.json"))]
+    evaluations = {path: _json(path) for path in sorted(run_dir.glob("evaluation/*.json"))}
     config = config_file.read_text(encoding="utf-8") if config_file.exists() else ""
     backbone = run_dir / "backbone.json"
     about = _json(backbone) if backbone.exists() else {}
@@ -68,9 +60,11 @@ def write_report(run_dir: str | Path) -> Path:
     body = [
         f"<h1>{title}</h1>",
         _summary(about, metrics),
-        _scores(evaluations),
+        _scores([*evaluations.values()]),
+        score_pictures(evaluations),
         _curves(metrics),
-        _pictures(sorted(run_dir.glob("pictures/*.png"))),
+        "<h2>Pictures</h2>",
+        run_pictures([*run_dir.glob("pictures/*.png")]) or _note("No pictures yet."),
         _config(config),
     ]
     page = (
@@ -184,18 +178,6 @@ def _curves(metrics: Mapping[str, Series]) -> str:
     return f'{head}<div class="plots">{"".join(plots)}</div>'
 
 
-def _pictures(paths: Sequence[Path]) -> str:
-    head = "<h2>Pictures</h2>\n"
-    if not paths:
-        return head + _note("No pictures yet.")
-    figures = []
-    for path in sorted(paths, key=lambda p: (p.stem != "views", p.stem)):
-        caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ")))
-        picture = _img(path.read_bytes(), "image/png", path.stem)
-        figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
-    return head + "\n".join(figures)
-
-
 def _config(config: str) -> str:
     if not config:
         return "<h2>Configuration</h2>\n" + _note("No config.yaml.")
@@ -212,12 +194,7 @@ def _plot(svg: bytes, alt: str) -> str:
         text = text.replace(f": {colour}", f": var(--c{i})")
     style = f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
     text = text.replace("<defs>", f"<style>{style}</style><defs>", 1)
-    return _img(text.encode(), "image/svg+xml", alt)
-
-
-def _img(content: bytes, kind: str, alt: str) -> str:
-    uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
-    return f'<img src="{uri}" alt="{escape(alt)}">'
+    return image(text.encode(), "image/svg+xml", alt)
 
 
 def _note(text: str) -> str:

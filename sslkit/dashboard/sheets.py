@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from sslkit.dashboard.names import shortened
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -255,17 +257,10 @@ def _frame(draw: ImageDraw.ImageDraw, x: int, y: int, size: int, query: int, lab
 
 
 def _name(classes: Sequence[str] | None, label: int, width: int) -> str:
-    """The class name, cut to the width in pixels."""
+    """The class name, shortened to the width in pixels."""
     if classes is None or not 0 <= label < len(classes):
         return f"class {label}" if label >= 0 else ""
-    return _cut(str(classes[label]), width + GAP)
-
-
-def _cut(text: str, width: int) -> str:
-    """The text, or as much of it as the width in pixels holds."""
-    while _font(12).getlength(text) > width and len(text) > 2:
-        text = text[:-2].rstrip("…") + "…"
-    return text
+    return shortened(str(classes[label]), width + GAP, _font(12).getlength)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
@@ -278,7 +273,7 @@ def _wrapped(text: str, width: int) -> list[str]:
             longer = f"{lines[-1]} {word}"
             fits = _font(12).getlength(longer) <= width
             lines[-1:] = [longer] if fits else [lines[-1], word]
-    return [_cut(line, width) for line in lines]
+    return [shortened(line, width, _font(12).getlength) for line in lines]
 
 
 def _side(longest: int, most: int = 128) -> int:

@@ -9,7 +9,7 @@ from sslkit.data.images import ImageError, LabelledImages
 from sslkit.data.loader import BatchOrder, Images, Loader, gather
 from sslkit.data.module import DataModule
 from sslkit.data.shapes import shapes
-from sslkit.data.splits import Splits, about, load_splits
+from sslkit.data.splits import Splits, about, class_disjoint, load_splits
 
 __all__ = [
     "DATASETS",
@@ -25,6 +25,7 @@ __all__ = [
     "Loader",
     "Splits",
     "about",
+    "class_disjoint",
     "gather",
     "load",
     "load_splits",

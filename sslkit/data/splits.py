@@ -115,6 +115,15 @@ def check_name(name: str, others: Iterable[str] = ()) -> None:
         check_choice("data set", name, tuple(known))
 
 
+def class_disjoint(name: str) -> bool:
+    """Whether a set, by its name, tests with classes that no training image shows.
+
+    >>> class_disjoint("cars196"), class_disjoint("classes:photos"), class_disjoint("cifar10")
+    (True, True, False)
+    """
+    return name in CLASS_DISJOINT or name.startswith("classes:")
+
+
 def about(name: str) -> About:
     """What is known of a set by its name alone, whether it is there or not.
 
@@ -170,7 +179,7 @@ def _check(name: str, train: Labelled, test: Labelled, lacks: str) -> None:
     classes = train.classes or ()
     trained, tested = _shown(name, "train", train), _shown(name, "test", test)
     both, untrained = trained & tested, tested - trained
-    if name in CLASS_DISJOINT or name.startswith("classes:"):
+    if class_disjoint(name):
         if both:
             raise ValueError(f"{name}: class {classes[min(both)]!r} is in train and in test")
     elif untrained:

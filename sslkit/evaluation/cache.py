@@ -64,13 +64,11 @@ def cached_features(
     >>> folder.cleanup()
     """
     options |= {"device": device, "distributed": distributed}
-    files = None
-    if folder is not None:
-        try:
-            key = fingerprint(backbone, dataset, view, layers, device=device)
-            files = FeatureFiles(Path(folder).expanduser(), key)
-        except ValueError as error:
-            logger.warning("features are not cached: %s", error)
+    try:
+        files = _files(folder, backbone, dataset, view, layers, device)
+    except ValueError as error:
+        logger.warning("features are not cached: %s", error)
+        files = None
     if files is None:
         if layers is None:
             return {"": extract(backbone, dataset, view, **options)}
@@ -80,6 +78,43 @@ def cached_features(
     _ensure(files, network, dataset, view, layers or ("",), card, options)
     with together(device, distributed):
         return by_layer(*files.whole())
+
+
+def features_on_disk(
+    folder: str | Path | None,
+    backbone: Backbone,
+    dataset: Dataset,
+    view: View,
+    *,
+    layers: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Features] | None:
+    """What :func:`cached_features` would return without an extraction; else None.
+
+    Raises:
+        ValueError: a file that is cut short or of another kind.
+    """
+    try:
+        files = _files(folder, backbone, dataset, view, layers, device)
+    except ValueError:  # no fingerprint: never kept
+        return None
+    found = files and files.read()
+    return by_layer(*found) if found else None
+
+
+def _files(
+    folder: str | Path | None,
+    backbone: Backbone,
+    dataset: Dataset,
+    view: View,
+    layers: Sequence[str] | None,
+    device: torch.device | str,
+) -> FeatureFiles | None:
+    """Where features are kept; ValueError for what has no fingerprint."""
+    if folder is None:
+        return None
+    key = fingerprint(backbone, dataset, view, layers, device=device)
+    return FeatureFiles(Path(folder).expanduser(), key)
 
 
 def _ensure(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sslkit.backbones import Backbone
-from sslkit.data import Splits
+from sslkit.data import Splits, class_disjoint
 from sslkit.evaluation.checks import check_classes
 from sslkit.evaluation.features import Features
 from sslkit.evaluation.finetune import FINETUNE, SEMI1, SEMI10, budget, finetune, semi
@@ -135,6 +135,20 @@ PROTOCOLS = {
         Protocol("retrieval", 1, _retrieval, {"ks": (1, 2, 4, 8), "seed": 0}),
     )
 }
+
+
+def check_suits(data: str, protocols: Sequence[Protocol]) -> None:
+    """Raise ValueError where a set, by its name, cannot be scored by one of the protocols.
+
+    >>> check_suits("cars196", protocols_of(["retrieval"]))
+    >>> check_suits("cifar10", protocols_of(["retrieval", "knn"]))
+    """
+    fitted = [p.name for p in protocols if p.name in PROTOCOLS and p.name != "retrieval"]
+    if fitted and class_disjoint(data):
+        raise ValueError(
+            f"{data} tests with classes that no training image shows: it is for "
+            f"--protocol retrieval, not for {', '.join(fitted)}"
+        )
 
 
 def protocols_of(

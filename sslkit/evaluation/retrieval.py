@@ -96,10 +96,15 @@ def _start(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
     draws = 2 + int(math.log(clusters))
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]
     nearest = (points - points[chosen]).square().sum(1)  # (N,), to the nearest centre
+    lengths = points.square().sum(1, keepdim=True)
+    ones = torch.ones_like(lengths)
+    right = torch.cat([points, ones, lengths], 1)  # as in torch.cdist, which makes it each time
+    left = torch.cat([-2 * points, lengths, ones], 1)
     for _ in range(clusters - 1):
         # Never all zeros, for points that are all one.
         drawn = nearest.clamp_min(1e-12).multinomial(draws, replacement=True, generator=generator)
-        then = torch.cdist(points[drawn], points).square().minimum(nearest)  # (draws, N)
+        square = (left[drawn] @ right.T).clamp_min_(0).sqrt_().square_()  # to its bits
+        then = square.minimum(nearest)  # (draws, N)
         row = int(then.sum(1).argmin())
         chosen.append(int(drawn[row]))
         nearest = then[row]

@@ -4,6 +4,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from torch.utils.data import Dataset
 
 from sslkit import __version__
 from sslkit.backbones import Backbone
-from sslkit.data import ArrayDataset, Splits, load_splits
+from sslkit.data import ArrayDataset, LabelledImages, Splits, load_splits
 from sslkit.data import about as about_set
-from sslkit.evaluation.cache import cached_features
 from sslkit.evaluation.features import Features, check_layers
 from sslkit.evaluation.fingerprint import fingerprint
 from sslkit.evaluation.processes import largest, rank, together
-from sslkit.evaluation.protocols import Protocol, Task, protocols_of
+from sslkit.evaluation.protocols import Protocol, Task, check_suits, protocols_of
+from sslkit.evaluation.shared_features import SharedFeatures
 from sslkit.views import EvaluationView
 
 Result = dict[str, Any]
-NAMES = ("train", "test")
+AtHand = Callable[[], Features | None]
 
 
 def evaluate(
@@ -66,6 +67,7 @@ def evaluate_layers(
     cache: str | Path | None = None,
     before: Sequence[Result] = (),
     keep: Callable[[Result, str], None] = lambda result, protocol: None,
+    show: Callable[[Result, str, ArrayDataset | LabelledImages, AtHand], None] = lambda *_: None,
     failures: bool = False,
     distributed: bool = False,
 ) -> list[Result]:
@@ -80,6 +82,8 @@ def evaluate_layers(
         before: earlier results of the same data; a score of the same protocol id and fingerprint
             is taken from there.
         keep: called with the result so far and the protocol, whenever a score is there.
+        show: called then, for scores of features, with the test images too, and with a function
+            that gives their features, or None where they would have to be extracted again.
         failures: put the line of a protocol that cannot be scored into "failed", and of a set
             that is not there into "absent", and go on.
         distributed: every process of torch.distributed calls this; images are shared among them,
@@ -117,52 +121,36 @@ def evaluate_layers(
     results = [{**name, **about, "protocols": {}, "failed": {}} for name in named]
     for result in results:
         result["protocols"] = _found(result, prints, before, chosen)
-    kept: list[list[dict[str, Features]] | Exception] = []
-
-    def features() -> list[dict[str, Features]]:
-        """Extracted once; an error too is kept, and raised again."""
-        if not kept:
-            try:
-                kept.append(
-                    [extracted(name, split) for name, split in zip(NAMES, both, strict=True)]
-                )
-            except (ValueError, OSError, RuntimeError) as error:
-                kept.append(error)
-        if isinstance(kept[0], Exception):
-            raise kept[0]
-        return kept[0]
-
-    def extracted(name: str, split: Dataset) -> dict[str, Features]:
-        return cached_features(
-            cache,
-            backbone,
-            split,
-            view,
-            layers=layers,
-            device=device,
-            distributed=distributed,
-            about={"data": data, "split": name},
-            progress=f"{data} {name} features",
-        )
-
+    shared = SharedFeatures(
+        backbone,
+        view,
+        splits,
+        data,
+        layers=layers,
+        device=device,
+        cache=cache,
+        distributed=distributed,
+    )
     if distributed:
-        _extract_together(features, results, chosen, device, failures)
+        _extract_together(shared, results, chosen, device, failures)
         if rank() > 0:
             return results
     for protocol in chosen:
         for result in results:
+            layer = result.get("layer", "")
             if protocol.name not in result["protocols"]:
-                layer = result.get("layer", "")
                 task = Task(
                     backbone,
                     view,
                     splits,
-                    features=lambda layer=layer: tuple(split[layer] for split in features()),
+                    features=partial(shared.both, layer),
                     device=device,
                     folder=_folder(cache, protocol, prints, splits),
                 )
                 _score(protocol, task, result, prints, failures)
             keep(result, protocol.name)
+            if protocol.name in result["protocols"] and not protocol.images:
+                show(result, protocol.name, splits.test, partial(shared.test_at_hand, layer))
     return results
 
 
@@ -215,7 +203,7 @@ def _found(
 
 
 def _extract_together(
-    features: Callable[[], Any],
+    shared: SharedFeatures,
     results: Sequence[Result],
     chosen: Sequence[Protocol],
     device: torch.device | str,
@@ -229,7 +217,7 @@ def _extract_together(
     )
     if largest(int(missing and rank() == 0), device=device)[0]:
         try:
-            features()
+            shared.both(results[0].get("layer", ""))
         except (ValueError, OSError):
             if not failures:
                 raise
@@ -257,6 +245,7 @@ def _score(
     failures: bool,
 ) -> None:
     try:
+        check_suits(result["data"], [protocol])
         if not protocol.images:
             task.features()  # once, and not in the protocol's time
         started = time.perf_counter()

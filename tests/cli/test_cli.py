@@ -144,6 +144,18 @@ DEDSP = [
             "learning rates by weight decays, such as 3x4, not '3'",
         ),
         (["evaluate", "random", "--data", "shapes", "--protocol", "svm"], "choose from knn"),
+        (
+            ["evaluate", "runs/none", "--data", "shapes", "classes:/x"],
+            "classes:/x tests with classes that no training image shows: it is for --protocol retr",
+        ),
+        (
+            ["evaluate", "random", "--data", "omniglot", "--protocol", "retrieval", "semi1"],
+            "it is for --protocol retrieval, not for semi1",
+        ),
+        (
+            ["evaluate", "random", "--data", "omniglot", "--root", "/x", "--protocol", "retrieval"],
+            "omniglot is not at /x/omniglot-py",
+        ),
         (["evaluate", "nonsense", "--data", "shapes"], "no target 'nonsense'"),
         (
             ["evaluate", "random", "--data", "shapes", "--layer", "layer4", "stage3"],

@@ -5,7 +5,6 @@ from PIL import Image
 
 from sslkit.backbones import ResNet9
 from sslkit.cli import embed, embedded, neighbours
-from sslkit.cli.neighbours import closest
 from sslkit.dashboard.sheets import AGREES, DIFFERS, UNKNOWN
 from sslkit.data import LabelledImages
 from sslkit.data.cropped import Cropped
@@ -150,17 +149,6 @@ def test_a_set_in_memory(target, tmp_path, capsys):
     for query, near in found.items():
         assert {name for name, _ in near} == {str(i) for i in range(40)} - {query}
     assert colours(tmp_path / "n.png") >= {AGREES, DIFFERS}
-
-
-def test_twins_are_neighbours_of_each_other():
-    bank = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    rows = torch.tensor([0, 1, 3])
-    index, scores = closest(bank[rows], bank, rows, 2)
-    for own, near in zip(rows.tolist(), index.tolist(), strict=True):
-        assert set(near) == {0, 1, 3} - {own}
-    assert torch.equal(scores, torch.ones(3, 2))
-    outside, _ = closest(bank[:1], bank, torch.tensor([-1]), 3)
-    assert set(outside[0].tolist()) == {0, 1, 3}
 
 
 @pytest.mark.parametrize(

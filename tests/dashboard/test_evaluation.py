@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from PIL import Image
 
 from sslkit.dashboard import log_evaluation, wandb_run
 
@@ -17,10 +18,12 @@ class Board:
 
     def __init__(self, disabled=False):
         self.summary, self.asked, self.finished, self.disabled = {}, [], 0, disabled
+        self.images = {}
 
     def __call__(self, run_dir, **options):
         self.asked.append((run_dir.name, options["mode"]))
-        return None if self.disabled else SimpleNamespace(experiment=self)
+        board = SimpleNamespace(experiment=self, log_image=self.images.__setitem__)
+        return None if self.disabled else board
 
     def finish(self):
         self.finished += 1
@@ -39,7 +42,9 @@ def run(tmp_path):
 def test_scores_go_into_the_summary_of_the_runs_own_mode(run, monkeypatch, config, mode):
     monkeypatch.setattr(wandb_run, "wandb_logger", board := Board())
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    log_evaluation(run, RESULTS)
+    log_evaluation(run, RESULTS, [run / "evaluation" / "shapes-retrieval.png"])
+    path = f"{run}/evaluation/shapes-retrieval.png"
+    assert board.images == {"pictures/shapes-retrieval": [path]}
     assert board.summary == {
         "evaluation/cifar10/knn": 61.0,
         "evaluation/cifar10/linear": 70.0,
@@ -47,6 +52,24 @@ def test_scores_go_into_the_summary_of_the_runs_own_mode(run, monkeypatch, confi
         "evaluation/shapes/stage2/knn": 80.0,
     }
     assert (board.asked, board.finished) == ([("x", mode)], 1)
+
+
+def test_pictures_lie_in_the_offline_run(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()
+    run, picture = tmp_path / "x", tmp_path / "cars196-embedding.png"
+    Image.new("RGB", (5, 4), (1, 2, 3)).save(picture)
+    logger = wandb_run.wandb_logger(run, mode="offline", name="x", config={})
+    logger.log_metrics({"loss": 1.0}, step=0)
+    logger.experiment.finish()
+    training = (run / "wandb" / "latest-run").resolve()
+    (run / "config.yaml").write_text("wandb: offline\n")
+    log_evaluation(run, RESULTS, [picture])
+    kept = list(run.glob("wandb/offline-run-*/files/media/images/pictures/cars196-embedding*.png"))
+    assert [path.read_bytes() for path in kept] == [picture.read_bytes()]
+    assert (run / "wandb" / "latest-run").resolve() == training
+    wandb.teardown()
 
 
 def test_without_a_wandb_run_nothing_is_started(run, monkeypatch):

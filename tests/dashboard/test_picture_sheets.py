@@ -10,7 +10,6 @@ from pytorch_lightning.loggers import WandbLogger
 from torch import nn
 
 from sslkit.dashboard import PictureSheets
-from sslkit.dashboard.picture_sheets import others
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -140,28 +139,6 @@ def test_pictures_come_in_their_epochs_and_once_at_the_end(tmp_path, every, epoc
     fit([callback], epochs=3)
     drawn = [(epoch, name) for epoch in epochs for name in PICTURES]
     assert callback.saved == [(0, "views"), *drawn]
-
-
-def test_others_agree_with_a_loop():
-    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    index, scores = others(features, 5, 3)
-    for q in range(5):
-        cosine = [
-            -2.0 if i == q else float(f @ features[q] / f.norm() / features[q].norm())
-            for i, f in enumerate(features)
-        ]
-        best = sorted(range(30), key=lambda i: -cosine[i])[:3]
-        assert index[q].tolist() == best
-        assert scores[q].tolist() == pytest.approx([cosine[i] for i in best])
-
-
-def test_others_leave_out_the_query_even_among_its_copies():
-    copies = torch.tensor([[1.0, 0]] * 5 + [[0.0, 1]])
-    index, _ = others(copies, 5, 2)
-    assert all(row not in index[row] and 5 not in index[row] for row in range(5))
-    index, scores = others(torch.tensor([[1.0, 0], [0, 1], [1, 1]]), 2, 9)
-    assert index.tolist() == [[2, 1], [2, 0]]
-    assert scores[0].tolist() == pytest.approx([2**-0.5, 0])
 
 
 @pytest.mark.parametrize(

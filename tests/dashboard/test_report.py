@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -121,6 +122,38 @@ def test_layers_stand_in_their_order_in_a_plot_of_their_own(tmp_path):
     places = [page.text.index(number) for number in ("11.0", "22.0", "33.0")]
     assert places == sorted(places)
     assert len(page.images()) == 1
+
+
+def test_pictures_of_test_images_stand_under_the_scores(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    row = {"data": "d", "title": "The <b> set", "protocols": {"retrieval": {"recall@1": 40.5}}}
+    for stem, about in (
+        ("d-random", {"weights": "random"}),
+        ("d", {"weights": "trained"}),
+        ("d-stage1", {"weights": "trained", "layer": "stage1", "layers": ["stage1"]}),
+        ("a", {"weights": "trained", "data": "a", "title": "A"}),
+    ):
+        (tmp_path / "evaluation" / f"{stem}.json").write_text(json.dumps(row | about))
+        for name in ("retrieval", "embedding"):
+            path = tmp_path / "evaluation" / f"{stem}-{name}.png"
+            path.write_bytes(f"{stem} {name}".encode())
+    (tmp_path / "evaluation" / "a-embedding.png").unlink()
+    page = Page(write_report(tmp_path).read_text())
+    pictures = [s for s in page.images() if s.startswith("data:image/png")]
+    shown = [base64.b64decode(s.partition(",")[2]).decode() for s in pictures]
+    assert shown == [
+        "a retrieval",
+        *("d retrieval", "d embedding"),
+        *("d-random retrieval", "d-random embedding"),
+    ]
+    for caption in (
+        "Test images of The <b> set (weights: trained): queries of different classes",
+        "Test images of The <b> set (weights: random): how far apart",
+        "Test images of A (weights: trained)",
+    ):
+        assert caption in page.text
+    at = [page.text.index(words) for words in ("Scores", "Test images of", "Training", "Pictures")]
+    assert at == sorted(at)
 
 
 def test_bad_input(tmp_path):

@@ -254,6 +254,8 @@ def test_names_and_scores_are_drawn_and_long_names_are_cut():
     assert named.size == plain.size
     assert named.tobytes() != plain.tobytes()
     assert neighbour_sheet(images, near, labels, []).size == plain.size
+    twins = [neighbour_sheet(images, near, labels, [f"{'a' * 200}{end}"]) for end in "bc"]
+    assert twins[0].tobytes() != twins[1].tobytes()
 
 
 def test_bad_shapes():

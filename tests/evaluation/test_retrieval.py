@@ -15,7 +15,7 @@ from sslkit.evaluation import evaluate, extract
 from sslkit.evaluation.features import Features
 from sslkit.evaluation.metrics import map_at_r, recall_at_k
 from sslkit.evaluation.protocols import PROTOCOLS, Task
-from sslkit.evaluation.retrieval import kmeans, retrieval
+from sslkit.evaluation.retrieval import _start, kmeans, retrieval
 from sslkit.views import EvaluationView
 
 
@@ -130,6 +130,20 @@ def test_kmeans_is_as_good_as_scikit_learns():
     assert cost <= 1.02 * peer.inertia_
     agreed = normalized_mutual_info_score(test.labels, peer.labels_)
     assert normalized_mutual_info_score(test.labels, ours) == pytest.approx(agreed, abs=0.03)
+
+
+def test_a_start_is_greedy_k_means_plus_plus():
+    """Of 2 + log(K) points, drawn by the squared distance to the centres, the best, in turn."""
+    points, classes = normalize(embedded(400, 8, 1.0).features), 40
+    generator = torch.Generator().manual_seed(5)
+    centres = points[torch.randint(400, (1,), generator=generator)]
+    for _ in range(classes - 1):
+        near = torch.cdist(points, centres).square().min(1).values
+        drawn = near.clamp_min(1e-12).multinomial(5, replacement=True, generator=generator)
+        costs = [torch.cdist(points, points[i, None]).square().squeeze(1) for i in drawn]
+        best = min(range(5), key=lambda i: float(costs[i].minimum(near).double().sum()))
+        centres = torch.cat([centres, points[drawn[best], None]])
+    assert torch.equal(_start(points, classes, torch.Generator().manual_seed(5)), centres)
 
 
 def test_kmeans_uses_every_point():

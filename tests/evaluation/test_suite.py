@@ -2,9 +2,18 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from sslkit.backbones import ResNet9
-from sslkit.evaluation import PROTOCOLS, absent, evaluate, evaluate_layers, protocols_of
+from sslkit.data import load_splits
+from sslkit.evaluation import (
+    PROTOCOLS,
+    absent,
+    evaluate,
+    evaluate_layers,
+    extract_layers,
+    protocols_of,
+)
 from sslkit.evaluation.protocols import Protocol, headline
 from sslkit.views import EvaluationView
 
@@ -118,6 +127,22 @@ def test_a_failure_is_said_and_the_rest_goes_on(backbone, few_test_images):
     assert result["failed"] == {"knn": "k = 200 is above the 150 features there are"}
 
 
+def test_a_set_of_untrained_classes_is_refused_before_its_features(tmp_path, monkeypatch):
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            Image.effect_noise((8, 8), 9 * ord(name) % 80 + i).save(tmp_path / name / f"{i}.png")
+    data, net = f"classes:{tmp_path}", ResNet9(4)
+    own = counted([])  # a protocol of somebody else's may be for it
+    found = evaluate(net, VIEW, data, [own, *protocols_of(["knn"])], failures=True)
+    assert list(found["protocols"]) == ["counted"]
+    says = "tests with classes that no training image shows: it is for --protocol retrieval"
+    assert found["failed"] == {"knn": f"{data} {says}, not for knn"}
+    monkeypatch.setattr(ResNet9, "forward", None)
+    with pytest.raises(ValueError, match=says):
+        evaluate(net, VIEW, data, ["knn"])
+
+
 def test_features_are_extracted_once_and_kept(backbone, few_test_images, tmp_path, monkeypatch):
     seen = []
     forward = ResNet9.forward
@@ -132,6 +157,36 @@ def test_features_are_extracted_once_and_kept(backbone, few_test_images, tmp_pat
         for other in (second, without):
             assert headline(other["protocols"][name]) == headline(scores)
     assert headline(first["protocols"]["retrieval"]) == first["protocols"]["retrieval"]["recall@1"]
+
+
+def test_scores_of_features_are_shown_with_those_that_are_at_hand(
+    backbone, few_test_images, tmp_path, monkeypatch
+):
+    seen = []
+
+    def shown(protocols, **options):
+        seen.clear()
+
+        def show(result, protocol, images, features):
+            test = features()
+            seen.append((protocol, result.get("layer"), test and test.features.clone()))
+            assert torch.equal(images.labels, test.labels if test else images.labels)
+
+        results = evaluate_layers(backbone, VIEW, "shapes", protocols, show=show, **options)
+        return results, list(seen)
+
+    options = {"limit": 250, "layers": ["stem", "stage3"]}
+    results, made = shown(["retrieval"], cache=tmp_path, **options)
+    expected = extract_layers(backbone, load_splits("shapes").test, VIEW, options["layers"])
+    assert [entry[:2] for entry in made] == [("retrieval", "stem"), ("retrieval", "stage3")]
+    for _, layer, features in made:
+        assert torch.equal(features, expected[layer].features)
+    for name in ("forward", "feature_maps"):
+        monkeypatch.setattr(ResNet9, name, lambda *_: pytest.fail("extracted again"))
+    _, found = shown(["retrieval"], cache=tmp_path, before=results, **options)
+    assert all(torch.equal(a[2], b[2]) for a, b in zip(made, found, strict=True))
+    _, found = shown(["retrieval"], before=results, **options)
+    assert [entry[2] for entry in found] == [None, None]
 
 
 def test_finetune_is_run_on_the_images(backbone, few_test_images, tmp_path):
