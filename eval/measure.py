@@ -22,6 +22,8 @@ from typing import Any
 import yaml
 from records import RESULTS, provenance
 
+RETRIEVAL = ("recall@1", "nmi", "f1")  # what is kept of that protocol
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("config", help="a config's short name")
     parser.add_argument("--data", nargs="+", required=True, help="labelled data sets to score on")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--protocol", nargs="+", default=["knn", "linear"], help="of the scores")
     parser.add_argument("--limit", type=int, help="training images that the scores use")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where run folders go")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the record goes")
@@ -55,6 +58,8 @@ def command(args: argparse.Namespace) -> str:
     """What measures the same elsewhere: the arguments less the folders of this machine."""
     words = ["python", "eval/measure.py", args.config, "--data", *args.data]
     words += ["--seeds", *map(str, args.seeds)] if args.seeds != [0] else []
+    given = args.protocol != ["knn", "linear"]
+    words += ["--protocol", *args.protocol] if given else []
     words += ["--limit", str(args.limit)] if args.limit else []
     return shlex.join([*words, *(["--", *args.options] if args.options else [])])
 
@@ -63,15 +68,19 @@ def measure(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One seed: its training time and its scores, in percent."""
     folder, kept = pretrained(args, seed)
     limit = ["--limit", str(args.limit)] if args.limit else []
-    sslkit("evaluate", str(folder), "random", "--data", *args.data, *limit)
+    protocols = ["--protocol", *args.protocol]
+    sslkit("evaluate", str(folder), "random", "--data", *args.data, *protocols, *limit)
     scores: dict[str, Any] = {"trained": {}, "random": {}}
     training_images = {}
     for data in args.data:
         stem = f"{data}-limit{args.limit}" if args.limit else data
         for suffix in ("", "-random"):
             result = json.loads((folder / "evaluation" / f"{stem}{suffix}.json").read_text())
-            protocols = result["protocols"].items()
-            scores[result["weights"]][data] = {name: value["accuracy"] for name, value in protocols}
+            found = scores[result["weights"]].setdefault(data, {})
+            for name in args.protocol:
+                of = result["protocols"][name]
+                keys = (name,) if "accuracy" in of else RETRIEVAL
+                found |= {key: of.get(key, of.get("accuracy")) for key in keys}
             training_images[data] = result["n_train"]
     return {
         "folder": str(folder),

@@ -5,7 +5,7 @@ from typing import Any
 
 from markdown_tables import markdown
 from metric_rows import ROWS, best
-from readme_tables import mean_and_deviation
+from readme_tables import RETRIEVAL, mean_and_deviation, table
 
 Rows = list[list[str]]
 Cells = list[dict[str, Any]]
@@ -50,9 +50,9 @@ PUBLISHED = {
 }
 
 
-def blocks(records: dict[str, Any]) -> dict[str, str]:
-    """What stands between the page's markers, by their names."""
-    made = {"published": published()}
+def blocks(records: dict[str, Any], runs: dict[str, Any]) -> dict[str, str]:
+    """What stands between the page's markers, by their names, of the records there are."""
+    made = {"published": published(), "configs": table(runs, RETRIEVAL)}
     costs = records.get("sampling")
     made["costs"] = sampling_costs(costs) if costs else "Not measured yet."
     record = records.get("metric_learning")

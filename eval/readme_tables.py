@@ -8,7 +8,8 @@ from markdown_tables import markdown
 from sslkit.evaluation import transfer_table
 from sslkit.evaluation.published import SIMCLR12
 
-COLUMNS = ["config", "scored on", "kNN, random weights", "kNN", "linear, random weights", "linear"]
+SCORES = {"knn": "kNN", "linear": "linear"}
+RETRIEVAL = {"recall@1": "Recall@1", "nmi": "NMI"}
 
 
 def blocks(records: dict[str, Any], runs: dict[str, Any]) -> dict[str, str]:
@@ -34,14 +35,18 @@ def blocks(records: dict[str, Any], runs: dict[str, Any]) -> dict[str, str]:
     return made
 
 
-def table(runs: dict[str, Any]) -> str:
-    """Accuracies in percent, a row a config and data set, and what they were measured on."""
-    rows, notes = [COLUMNS], []
+def table(runs: dict[str, Any], scores: dict[str, str] = SCORES) -> str:
+    """Scores in percent, a row a config and data set that has them, and how they were measured."""
+    titles = [f"{title}{end}" for title in scores.values() for end in (", random weights", "")]
+    rows, notes = [["config", "scored on", *titles]], []
     for name, record in runs.items():
-        for data in record["runs"][0]["accuracy"]["trained"]:
+        found = record["runs"][0]["accuracy"]["trained"]
+        if not any(scores.keys() <= of.keys() for of in found.values()):
+            continue
+        for data in found:
             row = [f"`{name}`", data]
-            for protocol in ("knn", "linear"):
-                row += [spread(record, kind, data, protocol) for kind in ("random", "trained")]
+            for score in scores:
+                row += [spread(record, kind, data, score) for kind in ("random", "trained")]
             rows.append(row)
         notes.append(f"`{name}`: {conditions(record)}, `{record['command']}`.")
     return "\n".join([markdown(rows), "", *notes])
@@ -255,15 +260,18 @@ def expected(record: dict[str, Any]) -> str:
     """One line for a config's header."""
     parts = []
     for data in record["runs"][0]["accuracy"]["trained"]:
-        for protocol, title in (("knn", "kNN"), ("linear", "linear")):
-            values = [spread(record, kind, data, protocol) for kind in ("trained", "random")]
+        there = record["runs"][0]["accuracy"]["trained"][data]
+        for score, title in {**SCORES, **RETRIEVAL}.items():
+            if score not in there:
+                continue
+            values = [spread(record, kind, data, score) for kind in ("trained", "random")]
             parts.append(f"{data} {title} {values[0]} % (random weights {values[1]} %)")
     return ", ".join(parts) + f"\n#   {conditions(record)}"
 
 
-def spread(record: dict[str, Any], kind: str, data: str, protocol: str) -> str:
+def spread(record: dict[str, Any], kind: str, data: str, score: str) -> str:
     """The mean over the seeds, and the deviation where there are several."""
-    return mean_and_deviation([run["accuracy"][kind][data][protocol] for run in record["runs"]])
+    return mean_and_deviation([run["accuracy"][kind][data][score] for run in record["runs"]])
 
 
 def conditions(record: dict[str, Any]) -> str:

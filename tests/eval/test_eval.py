@@ -35,6 +35,19 @@ def test_tables_by_hand():
     lines = tables["readme_tables"].table({"c": record}).splitlines()
     assert lines[2] == "| `c` | cifar10 | 30.0 ± 0.0 | 61.0 ± 1.4 | 40.0 ± 0.0 | 70.0 ± 0.0 |"
     assert lines[4] == "`c`: 2 seeds, 2 min of pretraining on a CPU, `python x`."
+    scores = {"trained": {"cars196": {"recall@1": 9.0, "nmi": 40.0, "f1": 2.0}}}
+    scores["random"] = {"cars196": {"recall@1": 5.0, "nmi": 30.0, "f1": 1.0}}
+    metric = {"runs": [{"pretraining_seconds": 60, "accuracy": scores}]}
+    runs = {"c": record, "m": {**metric, "hardware": "a CPU", "command": "python y"}}
+    made = tables["readme_tables"]
+    assert made.table(runs).splitlines() == lines
+    assert made.table(runs, made.RETRIEVAL).splitlines()[2:] == [
+        *("| `m` | cars196 | 5.0 | 9.0 | 30.0 | 40.0 |", ""),
+        "`m`: 1 seed, 1 min of pretraining on a CPU, `python y`.",
+    ]
+    assert made.expected(runs["m"]).splitlines()[0] == (
+        "cars196 Recall@1 9.0 % (random weights 5.0 %), cars196 NMI 40.0 % (random weights 30.0 %)"
+    )
     assert tables["between"]("x", "new", "a <!-- x -->\nold\n<!-- /x --> b") == (
         "a <!-- x -->\nnew\n<!-- /x --> b"
     )

@@ -61,7 +61,8 @@ def test_tables_by_hand(tables):
                     "DAML (N-pair)": [cell(0, 49.5)],
                 }
             )
-        }
+        },
+        {},
     )
     lines = found["rows"].splitlines()
     assert lines[0] == "### Omniglot, from random weights"
@@ -84,7 +85,7 @@ def test_tables_by_hand(tables):
 
 
 def test_without_a_record_nothing_is_claimed(tables):
-    assert tables["blocks"]({})["gains"] == "Not measured yet."
+    assert tables["blocks"]({}, {})["gains"] == "Not measured yet."
 
 
 def test_halves_share_no_class_and_are_the_whole(driver):
@@ -161,7 +162,7 @@ def test_costs_of_choosing(tables, tmp_path, monkeypatch):
         "seconds a step": {"triplet": 0.1, "PADS (triplet)": 0.1034},
         "over the loss": {"triplet": 1.0, "PADS (triplet)": 1.034},
     }
-    said = tables["blocks"]({"sampling": made})["costs"]
+    said = tables["blocks"]({"sampling": made}, {})["costs"]
     assert "| Omniglot | 100.0 (1.00) | 103.4 (1.03) |" in said.splitlines()
 
 
