@@ -1,4 +1,4 @@
-"""The rows of metric learning's tables, and how `eval/metric_learning.py` trains each."""
+"""The rows of metric learning's tables, and what `eval/metric_learning.py` chooses for each."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,14 +12,17 @@ from sslkit.training import Optimizer
 from sslkit.views import SupervisedView
 
 Candidate = dict[str, Any]
+STARTS = ("random weights", "SimCLR")
+WARMUP = 20  # steps
 
 
 class Row(NamedTuple):
-    """What is trained: a method over a loss."""
+    """A method over a loss; ``fixed`` are its options, out of ``knobs`` one is chosen."""
 
     loss: str
     method: type[MetricLearning] = MetricLearning
-    policy_lr: float | None = None  # of a method that has a policy
+    fixed: tuple[tuple[str, float], ...] = ()
+    knobs: tuple[tuple[str, float], ...] = ()
 
     @property
     def judges_itself(self) -> bool:
@@ -31,7 +34,7 @@ class Setting(NamedTuple):
     """What all rows of a data set have in common."""
 
     pixels: int  # of a side of the stored images
-    view: Callable[[], SupervisedView]
+    view: dict[str, Any]  # arguments of SupervisedView
     self_supervised: str  # the config of the run that the second half of the rows begins from
     held_out: int  # images of a class, for the rows that judge themselves
     width: int = 16
@@ -42,13 +45,13 @@ class Setting(NamedTuple):
 SETS = {
     "omniglot": Setting(
         32,
-        lambda: SupervisedView(28, scale=(0.6, 1.0), flip=0.0, normalize="half"),
+        {"size": 28, "scale": [0.6, 1.0], "flip": 0.0, "normalize": "half"},
         "simclr_omniglot_cpu",
         held_out=4,
     ),
     "cars196": Setting(
         48,
-        lambda: SupervisedView(40, scale=(0.4, 1.0), normalize="half"),
+        {"size": 40, "scale": [0.4, 1.0], "normalize": "half"},
         "simclr_cars196_cpu",
         held_out=2,
     ),
@@ -63,37 +66,39 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "angular": losses.AngularLoss,
     "N-pair": lambda: losses.NPairLoss(l2=0.002),
 }
-UNIFORM = 0.0  # leaves the policies of DE-DSP as they begin
+SYNTHETIC = (("synthetic", 1.0), ("synthetic", 0.3), ("synthetic", 0.1))
+POLICY = (("policy_lr", 10.0), ("policy_lr", 3.0))
+UNIFORM = (("policy_lr", 0.0),)  # leaves the policies of DE-DSP as they begin
 ROWS = {
     "DDML": Row("DDML"),
     "contrastive": Row("contrastive"),
-    "DAML (contrastive)": Row("contrastive", DAML),
+    "DAML (contrastive)": Row("contrastive", DAML, knobs=SYNTHETIC),
     "triplet": Row("triplet"),
     "semi-hard triplet": Row("semi-hard triplet"),
-    "DAML (triplet)": Row("triplet", DAML),
+    "DAML (triplet)": Row("triplet", DAML, knobs=SYNTHETIC),
     "uniform sampling (triplet)": Row("triplet", DEDSP, UNIFORM),
-    "DE-DSP (triplet)": Row("triplet", DEDSP),
-    "PADS (triplet)": Row("triplet", PADS),
+    "DE-DSP (triplet)": Row("triplet", DEDSP, knobs=POLICY),
+    "PADS (triplet)": Row("triplet", PADS, knobs=POLICY),
     "lifted": Row("lifted"),
-    "DAML (lifted)": Row("lifted", DAML),
+    "DAML (lifted)": Row("lifted", DAML, knobs=SYNTHETIC),
     "clustering": Row("clustering"),
     "angular": Row("angular"),
     "N-pair": Row("N-pair"),
-    "DAML (N-pair)": Row("N-pair", DAML),
+    "DAML (N-pair)": Row("N-pair", DAML, knobs=SYNTHETIC),
     "uniform sampling (N-pair)": Row("N-pair", DEDSP, UNIFORM),
-    "DE-DSP (N-pair)": Row("N-pair", DEDSP),
+    "DE-DSP (N-pair)": Row("N-pair", DEDSP, knobs=POLICY),
 }
 # A loss's learning rate, and whether its embeddings have length 1 where its paper leaves it open.
-RATES = (0.0005, 0.002)
+RATES = {"random weights": (0.0005, 0.002, 0.008), "SimCLR": (0.0001, 0.0005, 0.002)}
 LENGTHS = {"triplet": (True,), "semi-hard triplet": (True,), "lifted": (False,), "N-pair": (False,)}
-CANDIDATES: dict[str, list[Candidate]] = {
-    loss: [
-        {"lr": lr, "normalize": normalize}
-        for normalize in LENGTHS.get(loss, (True, False))
-        for lr in RATES
-    ]
-    for loss in LOSSES
-}
+
+
+def candidates(row: str, start: str) -> list[Candidate]:
+    """What is tried for a row that is a loss alone, or for the option of another."""
+    if knobs := ROWS[row].knobs:
+        return [{name: value} for name, value in knobs]
+    lengths = LENGTHS.get(row, (True, False))
+    return [{"lr": lr, "normalize": n} for n in lengths for lr in RATES[start]]
 
 
 def best(tried: list[dict[str, Any]]) -> Candidate:
@@ -101,18 +106,41 @@ def best(tried: list[dict[str, Any]]) -> Candidate:
     return max(tried, key=lambda cell: cell["recall@1"])["candidate"]
 
 
-def method_of(row: Row, setting: Setting, chosen: Candidate) -> MetricLearning:
-    """The model of a row, from random weights."""
+def setup() -> dict[str, Any]:
+    """What is above as plain data: a record of anything else is another record."""
+    alone = [row for row in ROWS if row in LOSSES]
+    return {
+        "sets": {name: setting._asdict() for name, setting in SETS.items()},
+        "losses": {name: repr(make()) for name, make in LOSSES.items()},
+        "candidates": {s: {row: candidates(row, s) for row in alone} for s in STARTS},
+        "options": {
+            name: {"fixed": dict(row.fixed), "chosen": [list(knob) for knob in row.knobs]}
+            for name, row in ROWS.items()
+            if row.fixed or row.knobs
+        },
+        "steps of warm-up": WARMUP,
+    }
+
+
+def method_of(row: Row, setting: Setting, chosen: Candidate, batches: int = 1) -> MetricLearning:
+    """The model of a row, from random weights.
+
+    Args:
+        chosen: the learning rate, "lr", and the method's options. batches: of an epoch.
+    """
+    options = {**dict(row.fixed), **chosen}
     optimizer = Optimizer(
-        name="adamw", lr=chosen["lr"], lr_scaling="none", weight_decay=5e-4, warmup_epochs=1
+        name="adamw",
+        lr=options.pop("lr"),
+        lr_scaling="none",
+        weight_decay=5e-4,
+        warmup_epochs=WARMUP / batches,
     )
-    options = {} if row.policy_lr is None else {"policy_lr": row.policy_lr}
     return row.method(
         ResNet9(setting.width),
-        setting.view(),
+        SupervisedView(**setting.view),
         optimizer,
         loss=LOSSES[row.loss](),
         embedding_dim=64,
-        normalize=chosen["normalize"],
         **options,
     )
