@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from markdown_tables import markdown
-from metric_rows import ROWS, best
+from metric_rows import RATES, ROWS, best
 from readme_tables import RETRIEVAL, mean_and_deviation, table
 
 Rows = list[list[str]]
@@ -29,6 +29,7 @@ SAMPLING = (
     "uniform sampling (N-pair)",
     "DE-DSP (N-pair)",
 )
+T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # the 97.5th percentile of Student's t, by seeds
 # What the papers report with GoogLeNet from ImageNet weights, of the whole sets (Duan et al. 2018,
 # 2019): NMI, F1, Recall@1, 2, 4, 8.
 PUBLISHED = {
@@ -56,7 +57,8 @@ def blocks(records: dict[str, Any], runs: dict[str, Any]) -> dict[str, str]:
     costs = records.get("sampling")
     made["costs"] = sampling_costs(costs) if costs else "Not measured yet."
     record = records.get("metric_learning")
-    for name, make in {"rows": rows, "gains": gains, "steps": steps, "choice": choice}.items():
+    makers = {"rows": rows, "gains": gains, "steps": steps, "watched": watched, "choice": choice}
+    for name, make in makers.items():
         made[name] = make(record) if record else "Not measured yet."
     return made
 
@@ -66,25 +68,31 @@ def rows(record: dict[str, Any]) -> str:
     parts = []
     for name, start, part in parts_of(record):
         table: Rows = [["method", *SCORES.values()]]
-        before = f"{start}, not trained"
-        found = part.get("rows", {})
-        found = {row: found[row] for row in ROWS if found.get(row)}
-        for row, cells in {before: part.get("before", []), **found}.items():
+        found = {f"features of {start}": part.get("before", []), **rows_of(part)}
+        most = max(map(len, found.values()), default=0)
+        for row, cells in found.items():
             if cells:
-                table.append([row, *(spread(cells, score) for score in SCORES)])
-        trained = [cell for cells in found.values() for cell in cells]
-        seeds = sorted({cell["seed"] for cell in trained})
-        slowest = max((cell["seconds"] for cell in trained), default=0)
-        note = f"{len(seeds)} seed(s), at most {slowest / 60:.1f} min a row and seed."
+                few = f", {len(cells)} seed" if row in ROWS and len(cells) < most else ""
+                table.append([f"{row}{few}", *(spread(cells, score) for score in SCORES)])
+        seconds = [c["seconds of training"] for cells in rows_of(part).values() for c in cells]
+        slowest = f", at most {max(seconds) / 60:.1f} min of training" if seconds else ""
+        note = f"{splits(record['data'][name])} {most} seeds{slowest}."
         parts.append(f"### {TITLES[name]}, from {start}\n\n{markdown(table)}\n\n{note}")
-    return "\n\n".join([*parts, f"Measured on {record['hardware']}: `{record['command']}`."])
+    cells = [c for _, _, part in parts_of(record) for of in rows_of(part).values() for c in of]
+    commits = ", ".join(sorted({cell["commit"] for cell in cells}))
+    made = f"Measured on {record['hardware']}, commit {commits}: `{record['command']}`."
+    return "\n\n".join([*parts, made])
+
+
+def splits(data: dict[str, Any]) -> str:
+    """What trains and what tests, in a sentence."""
+    (classes, images), (others, tests) = data["train"], data["test"]
+    kind = f" ({data['differs']})" if data["differs"] else ""
+    return f"{classes} classes of {images:,} images train, {others} of {tests:,} test{kind}."
 
 
 def gains(record: dict[str, Any]) -> str:
-    """Does DAML(x) beat x, and DE-DSP(x) x and uniform sampling? In points of Recall@1.
-
-    In bold where the difference exceeds the deviation over the seeds of a difference of the two.
-    """
+    """Does DAML(x) beat x, and DE-DSP(x) x and uniform sampling? In points of Recall@1."""
     pairs = [(f"DAML ({x})", x) for x in ("contrastive", "triplet", "lifted", "N-pair")]
     for x in ("triplet", "N-pair"):
         pairs += [(f"DE-DSP ({x})", x), (f"DE-DSP ({x})", f"uniform sampling ({x})")]
@@ -93,8 +101,9 @@ def gains(record: dict[str, Any]) -> str:
         ["points of Recall@1", *(f"{TITLES[name]}, {start}" for name, start, _ in found)]
     ]
     for new, old in pairs:
-        rows = [part.get("rows", {}) for _, _, part in found]
-        cells = [difference(of.get(new, []), of.get(old, [])) for of in rows]
+        cells = [
+            difference(*(rows_of(part).get(row, []) for row in (new, old))) for *_, part in found
+        ]
         if any(cells):
             table.append([f"{new} over {old}", *cells])
     return markdown(table)
@@ -104,8 +113,7 @@ def steps(record: dict[str, Any]) -> str:
     """Recall@1 in the course of training, of the ways to choose negatives."""
     parts = []
     for name, start, part in parts_of(record):
-        found = {row: part.get("rows", {}).get(row, []) for row in SAMPLING}
-        found = {row: cells for row, cells in found.items() if cells}
+        found = {row: cells for row, cells in rows_of(part).items() if row in SAMPLING}
         if not found:
             continue
         points = [step for step, _ in next(iter(found.values()))[0]["curve"]]
@@ -117,20 +125,45 @@ def steps(record: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def watched(record: dict[str, Any]) -> str:
+    """What DAML and the samplers logged in the last quarter of training."""
+    keys = {
+        "harder": "harder",
+        "to_class": "to its class",
+        "real_to_class": "real ones to theirs",
+        "rank": "rank",
+        "entropy": "entropy",
+        "class_entropy": "of classes",
+    }
+    table: Rows = [["", "", *keys.values()]]
+    for name, start, part in parts_of(record):
+        for row, cells in rows_of(part).items():
+            last = [cell["watched"][-1] for cell in cells]
+            if any(key in last[0] for key in keys):
+                values = [[of[key] for of in last if key in of] for key in keys]
+                means = [f"{statistics.mean(v):.2f}" if v else "" for v in values]
+                table.append([f"{TITLES[name]}, {start}", row, *means])
+    return markdown(table)
+
+
 def choice(record: dict[str, Any]) -> str:
-    """What was chosen for each loss, on held-out training classes."""
+    """What was chosen on held-out classes; in italics a rate at the end of those tried."""
     found = list(parts_of(record))
-    table: Rows = [["loss", *(f"{TITLES[name]}, {start}" for name, start, _ in found)]]
-    for loss in dict.fromkeys(loss for _, _, part in found for loss in part["choice"]):
+    table: Rows = [["", *(f"{TITLES[name]}, {start}" for name, start, _ in found)]]
+    for row in ROWS:
         cells = []
-        for _, _, part in found:
-            if tried := part["choice"].get(loss):
-                chosen = best(tried)
-                length = "length 1" if chosen["normalize"] else "any length"
-                cells.append(f"{chosen['lr']:g}, {length}")
+        for _, start, part in found:
+            tried = part.get("choice", {}).get(row)
+            chosen = best(tried) if tried else {}
+            if "lr" in chosen:
+                rate = f"{chosen['lr']:g}"
+                ends = (min(RATES[start]), max(RATES[start]))
+                rate = f"*{rate}*" if chosen["lr"] in ends else rate
+                cells.append(f"{rate}, {'length 1' if chosen['normalize'] else 'any length'}")
             else:
-                cells.append("")
-        table.append([loss, *cells])
+                cells.append(", ".join(f"{key} {value:g}" for key, value in chosen.items()))
+        if any(cells):
+            table.append([row, *cells])
     return markdown(table)
 
 
@@ -163,17 +196,24 @@ def parts_of(record: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     return [(name, start, p) for name, s in record["sets"].items() for start, p in s.items()]
 
 
+def rows_of(part: dict[str, Any]) -> dict[str, Cells]:
+    """The rows that there are, in order."""
+    found = part.get("rows", {})
+    return {row: found[row] for row in ROWS if found.get(row)}
+
+
 def difference(new: Cells, old: Cells) -> str:
-    """Of the means of Recall@1, in bold where it is beyond the seeds' spread."""
-    if not new or not old:
+    """Of Recall@1 from seed to seed, in bold where its 95 % interval (Student's t) leaves out 0."""
+    was, now = ({cell["seed"]: cell["recall@1"] for cell in cells} for cells in (old, new))
+    gains = [now[seed] - was[seed] for seed in sorted(was.keys() & now.keys())]
+    if not gains:
         return ""
-    values = [[cell["recall@1"] for cell in cells] for cells in (new, old)]
-    gain = statistics.mean(values[0]) - statistics.mean(values[1])
-    if min(map(len, values)) < 2:
-        return f"{gain:+.1f}"
-    deviation = sum(statistics.variance(v) for v in values) ** 0.5
-    text = f"{gain:+.1f} ± {deviation:.1f}"
-    return f"**{text}**" if abs(gain) > deviation else text
+    mean = statistics.mean(gains)
+    if len(gains) == 1:
+        return f"{mean:+.1f}"
+    text = f"{mean:+.1f} ± {(deviation := statistics.stdev(gains)):.1f}"
+    half = T[min(len(gains), max(T))] * deviation / len(gains) ** 0.5
+    return f"**{text}**" if abs(mean) > half else text
 
 
 def spread(cells: Cells, score: str) -> str:

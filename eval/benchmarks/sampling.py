@@ -2,9 +2,10 @@
 
     python eval/benchmarks/sampling.py
 
-Steps of the three take turns, in the settings of `eval/metric_learning.py`, on random images of
-the right size; a round is as many steps as both take to judge themselves a whole number of times.
-The record is eval/results/sampling.json.
+A step is the network, the loss and the optimiser, with the choice of classes and the judging, and
+without data and views. The three take turns, each first in its turn, in the settings of
+`eval/metric_learning.py`, on random images; a round is so many steps that each judges itself a
+whole number of times. The record is eval/results/sampling.json.
 """
 
 import argparse
@@ -68,16 +69,17 @@ def cost(setting: Setting, rounds: int, name: str) -> dict[str, Any]:
     """Seconds a step of each contender, medians of rounds, and their ratios to the first."""
     torch.manual_seed(0)
     contenders = {row: Contender(row, setting) for row in CONTENDERS}
-    size = setting.view().size
+    size = setting.view["size"]
     found: dict[str, list[float]] = {row: [] for row in CONTENDERS}
     with tqdm(total=(rounds + 1) * STEPS, desc=name, unit="step") as bar:
         for _ in range(rounds + 1):
-            for _ in range(STEPS):
+            for i in range(STEPS):
                 classes = torch.randperm(CLASSES)[: setting.batch // setting.per_class]
                 labels = classes.repeat_interleave(setting.per_class)
                 images = torch.randn(len(labels), 3, size, size)
                 images = images.contiguous(memory_format=torch.channels_last)
-                for contender in contenders.values():
+                turn = [*contenders.values()]
+                for contender in turn[i % len(turn) :] + turn[: i % len(turn)]:
                     contender.step(Batch((images,), None, labels, labels))
                 bar.update()
             for row, contender in contenders.items():

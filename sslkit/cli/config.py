@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from torch import nn
 
 from sslkit import backbones, losses, methods, miners, views
 from sslkit.backbones import Backbone
@@ -128,7 +129,8 @@ def _one_method(argv: list[str]) -> None:
 def _one_class_each(argv: list[str]) -> None:
     """Refuse another class for an option over a config's, if it would take arguments from it.
 
-    Those of its base, such as a view's size, mean the same in both.
+    Those of its base, such as a view's size, mean the same in both. Losses have no such base: of
+    them another takes some and loses the others, so any is refused.
     """
     models = [config.get("model") or {} for config in read_configs(argv)]
     argv = [arg.replace(".init_args.", ".") for arg in argv]
@@ -146,12 +148,20 @@ def _one_class_each(argv: list[str]) -> None:
                     continue
                 taken = inspect.signature(taker).parameters.keys()
                 taken -= inspect.signature(base).parameters.keys()
-                kept = [x for x in found.get("init_args") or {} if x in taken]
-                if kept := [x for x in kept if not values(argv, f"{key}.{x}")]:
+                kept = [
+                    x
+                    for x in found.get("init_args") or {}
+                    if (x in taken or base is nn.Module) and not values(argv, f"{key}.{x}")
+                ]
+                if kept:
                     raise ValueError(
                         f"{key} {other} over the config's {kind} would mix what it says of that "
-                        f"({', '.join(kept)}) with the other's own: use a config of that "
-                        f"{option}, or give {' and '.join(f'{key}.{x}' for x in kept)} too"
+                        f"({', '.join(kept)}) with the other's own: use a config of that {option}"
+                        + (
+                            ""
+                            if base is nn.Module
+                            else f", or give {' and '.join(f'{key}.{x}' for x in kept)} too"
+                        )
                     )
 
 
@@ -241,8 +251,10 @@ def _near(given: str, choices: list[str]) -> str:
     return f"{hint}; choose from {', '.join(choices)}"
 
 
-def _class_named(path: str) -> type | None:
+def _class_named(path: Any) -> type | None:
     """A class by its path, or one of sslkit's by its name; None if there is none."""
+    if not isinstance(path, str):
+        return None
     named = [vars(room).get(path) for room in (backbones, losses, methods, views)]
     try:
         found = next(filter(None, named), None) or ("." in path and locate(path))

@@ -49,9 +49,14 @@ def draw(path: Path, images: Any, features: AtHand, *, anew: bool) -> list[Path]
     """The pictures of a retrieval score that were drawn beside its file.
 
     Of a score that was there before they are drawn where they are missing, if the features are on
-    disk or were extracted for another score; a line says it if not.
+    disk or were extracted for another score; a line says it if not, or what went wrong: the score
+    is kept without them.
     """
-    written = save_retrieval_pictures(path, images, features, anew=anew)
+    try:
+        written = save_retrieval_pictures(path, images, features, anew=anew)
+    except (OSError, ValueError) as error:
+        print(f"no pictures beside {path}: {error}", file=sys.stderr)
+        return []
     if written is None:
         text = f"no pictures beside {path}: its features were not kept; --again draws them"
         print(text, file=sys.stderr)

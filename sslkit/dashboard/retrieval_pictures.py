@@ -44,19 +44,20 @@ def save_retrieval_pictures(
     Returns:
         The files that were written, none where they were there; None without features.
     """
-    paths = beside(score)
-    if not anew and paths["retrieval"].exists():
+    wanted = beside(score)
+    if not drawable(images.labels):
+        del wanted["embedding"]
+    wanted = {name: path for name, path in wanted.items() if anew or not path.exists()}
+    if not wanted:
         return []
     if (test := features()) is None:
         return None
-    written = []
-    if drawable(test.labels):
-        write_atomically(
-            paths["embedding"], embedding_picture(*test, getattr(images, "classes", None))
-        )
-        written.append(paths["embedding"])
-    write_atomically(paths["retrieval"], retrieval_sheet(images, test))
-    return [paths["retrieval"], *written]
+    classes = getattr(images, "classes", None)
+    for name, path in wanted.items():
+        sheet = name == "retrieval"
+        drawn = retrieval_sheet(images, test) if sheet else embedding_picture(*test, classes)
+        write_atomically(path, drawn)
+    return [*wanted.values()]
 
 
 def retrieval_sheet(images: ArrayDataset | LabelledImages, test: Features) -> bytes:

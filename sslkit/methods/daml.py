@@ -96,7 +96,7 @@ class DAML(MetricLearning):
         self.regularity, self.adversarial = regularity, adversarial
         self.generator = Generator(backbone.feature_dim, width)
         self.register_buffer("first_together", torch.tensor(-1.0))  # step, once a run has begun
-        self.alone_until = 0.0  # the same at hand, or each step would wait for the device
+        self.alone_until = 0.0  # the same on the host: no step waits for the device
 
     def on_train_start(self) -> None:
         if self.first_together < 0:  # else a resumed run's, which may have become longer

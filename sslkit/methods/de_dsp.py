@@ -133,7 +133,7 @@ class DEDSP(MetricLearning):
             self.register_buffer(f"direction_{name}", torch.zeros_like(like))
         self.relations = None
         self.held_out: HeldOut | None = None
-        with warnings.catch_warnings():  # at its first use torch compiles rules by a way of old
+        with warnings.catch_warnings():  # torch.jit, which jvp uses at first, is deprecated
             warnings.simplefilter("ignore", FutureWarning)
             torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 

@@ -9,8 +9,8 @@ from sslkit.methods.sampling import standardised
 class Relations(nn.Module):
     """Running centre and loss of each class, when it was last drawn, and whether it ever was.
 
-    All are in checkpoints. A batch moves those of its own classes and
-    no others: nothing goes over the data set.
+    All are in checkpoints. A batch moves those of its own classes and no others: nothing goes
+    over the data set.
 
     Args:
         present: bool (C,), the labels that the data has.

@@ -83,6 +83,10 @@ DEDSP = [
             "model.backbone Timm over the config's sslkit.backbones.ResNet would mix what it says",
         ),
         (
+            ["pretrain", "--config", "de_dsp_omniglot_cpu", "--model.loss", "NPairLoss"],
+            "(margin) with the other's own: use a config of that loss",
+        ),
+        (
             ["pretrain", "--config", "simclr_cifar10", "--model.backbone.class_path", "Tim"],
             "no class 'Tim' (did you mean Timm?)",
         ),

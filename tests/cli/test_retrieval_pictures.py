@@ -115,3 +115,15 @@ def test_they_are_shown_on_the_dashboard(run, monkeypatch):
     assert main(ARGV) == 0
     assert main(ARGV) == 0
     assert shown == [["classes_birds-retrieval.png", "classes_birds-embedding.png"], []]
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_score(run, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "sslkit.dashboard.retrieval_pictures.retrieval_sheet",
+        lambda *_: (_ for _ in ()).throw(OSError("birds/1.png is gone")),
+    )
+    assert main(ARGV) == 0
+    said = "no pictures beside a/evaluation/classes_birds.json: birds/1.png is gone"
+    assert said in capsys.readouterr().err
+    assert (run / "evaluation" / "classes_birds.json").exists()
+    assert (run / "evaluation" / "classes_birds-random.json").exists()

@@ -137,3 +137,17 @@ def test_pictures_are_written_beside_the_score_once(tmp_path):
     paths["retrieval"].unlink()
     assert save_retrieval_pictures(score, images, lambda: None, anew=False) is None
     assert sorted(tmp_path.iterdir()) == [paths["embedding"]]
+
+
+@pytest.mark.parametrize("gone", ["retrieval", "embedding"])
+def test_only_the_picture_that_is_missing_is_drawn(tmp_path, gone):
+    score, images = tmp_path / "x.json", Numbered(LABELS)
+    paths = beside(score)
+    save_retrieval_pictures(score, images, lambda: spread(LABELS), anew=False)
+    first = paths[gone].read_bytes()
+    for name, path in paths.items():
+        path.unlink() if name == gone else path.write_bytes(b"mine")
+    written = save_retrieval_pictures(score, images, lambda: spread(LABELS), anew=False)
+    assert written == [paths[gone]]
+    assert paths[gone].read_bytes() == first
+    assert [p.read_bytes() for name, p in paths.items() if name != gone] == [b"mine"]

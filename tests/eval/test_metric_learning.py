@@ -1,4 +1,6 @@
+import functools
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -8,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
-from sslkit.data import ArrayDataset
+from sslkit.data import ArrayDataset, DataModule, load
 
 EVAL = Path(__file__).parents[2] / "eval"
 
@@ -31,8 +34,15 @@ def tables(monkeypatch):
 def cell(seed, recall, **more):
     scores = {"nmi": 50.0 + seed, "f1": 10.0, "recall@1": recall, "recall@2": 60.0}
     scores |= {"recall@4": 70.0, "recall@8": 80.0}
-    curve = [[10, recall - 8], [20, recall]]
-    return {"seed": seed, **scores, "curve": curve, "seconds": 60.0 + seed, **more}
+    about = {"curve": [[10, recall - 8], [20, recall]], "watched": [{"loss": 9}, {"loss": seed}]}
+    return {
+        "seed": seed,
+        **scores,
+        **about,
+        "seconds of training": 60.0 + seed,
+        "commit": "c",
+        **more,
+    }
 
 
 def record(**rows):
@@ -41,46 +51,56 @@ def record(**rows):
             cell(0, 30.0, candidate={"lr": 0.0005, "normalize": True}),
             cell(0, 31.0, candidate={"lr": 0.002, "normalize": True}),
         ],
-        "N-pair": [cell(0, 9.0, candidate={"lr": 0.002, "normalize": False})],
+        "DAML (triplet)": [cell(0, 9.0, candidate={"synthetic": 0.3})],
+        "N-pair": [cell(0, 9.0, candidate={"lr": 0.008, "normalize": False})],
     }
     part = {"choice": choice, "before": [cell(0, 20.0), cell(1, 22.0)], "rows": rows}
-    setup = {"steps": 20, "steps to choose": 10}
+    data = {"omniglot": {"train": [121, 2420], "test": [120, 2400], "differs": "a part"}}
     sets = {"omniglot": {"random weights": part}}
-    return {"hardware": "a CPU", "command": "python x", "setup": setup, "sets": sets}
+    return {"hardware": "a CPU", "command": "python x", "data": data, "sets": sets}
 
 
 def test_tables_by_hand(tables):
-    found = tables["blocks"](
-        {
-            "metric_learning": record(
-                **{
-                    "triplet": [cell(0, 40.0), cell(1, 42.0)],
-                    "DAML (triplet)": [cell(0, 44.0), cell(1, 46.0)],
-                    "DE-DSP (triplet)": [cell(0, 41.0), cell(1, 43.0)],
-                    "N-pair": [cell(0, 50.0)],
-                    "DAML (N-pair)": [cell(0, 49.5)],
-                }
-            )
-        },
-        {},
-    )
+    logged = {"harder": 0.75, "to_class": 0.5, "real_to_class": 0.25}
+    rows = {
+        "DAML (N-pair)": [cell(0, 49.5)],
+        "triplet": [cell(0, 40.0), cell(1, 42.0), cell(2, 41.0)],
+        "DAML (triplet)": [
+            cell(seed, recall, watched=[{"harder": 1.0}, {**logged, "harder": 0.5 + seed / 4}])
+            for seed, recall in ((0, 44.0), (1, 46.1), (2, 44.9))
+        ],
+        "DE-DSP (triplet)": [
+            cell(seed, recall, watched=[{"rank": 0.25, "entropy": 0.5, "class_entropy": 1.0}])
+            for seed, recall in ((2, 42.0), (1, 45.0), (5, 0.0))
+        ],
+        "N-pair": [cell(0, 50.0)],
+    }
+    found = tables["blocks"]({"metric_learning": record(**rows)}, {})
     lines = found["rows"].splitlines()
     assert lines[0] == "### Omniglot, from random weights"
     assert lines[2] == "| method | NMI | F1 | R@1 | R@2 | R@4 | R@8 |"
     assert lines[4].startswith(
-        "| random weights, not trained | 50.5 ± 0.7 | 10.0 ± 0.0 | 21.0 ± 1.4"
+        "| features of random weights | 50.5 ± 0.7 | 10.0 ± 0.0 | 21.0 ± 1.4 |"
     )
-    assert lines[5].startswith("| triplet | 50.5 ± 0.7 | 10.0 ± 0.0 | 41.0 ± 1.4 | 60.0 ± 0.0 |")
-    assert lines[8].startswith("| N-pair | 50.0 | 10.0 | 50.0 |")
-    assert "2 seed(s), at most 1.0 min a row and seed." in lines
+    assert lines[5].startswith("| triplet | 51.0 ± 1.0 | 10.0 ± 0.0 | 41.0 ± 1.0 | 60.0 ± 0.0 |")
+    assert lines[8].startswith("| N-pair, 1 seed | 50.0 | 10.0 | 50.0 |")
+    said = "121 classes of 2,420 images train, 120 of 2,400 test (a part). 3 seeds, at most 1.1 min"
+    assert f"{said} of training." in lines
     gains = dict(line.strip("| ").split(" | ") for line in found["gains"].splitlines()[2:])
-    # 45 - 41 and 42 - 41, of runs of variance 2 each
-    assert gains["DAML (triplet) over triplet"] == "**+4.0 ± 2.0**"
-    assert gains["DE-DSP (triplet) over triplet"] == "+1.0 ± 2.0"
+    # 4, 4.1 and 3.9, a deviation of 0.1; 1 and 3 of the seeds 2 and 1, half-width 12.7
+    assert gains["DAML (triplet) over triplet"] == "**+4.0 ± 0.1**"
+    assert gains["DE-DSP (triplet) over triplet"] == "+2.0 ± 1.4"
     assert gains["DAML (N-pair) over N-pair"] == "-0.5"
-    assert "| triplet | 33.0 ± 1.4 | 41.0 ± 1.4 |" in found["steps"]
-    assert "| triplet | 0.002, length 1 |" in found["choice"]
-    assert "| N-pair | 0.002, any length |" in found["choice"]
+    assert len(gains) == 3
+    assert "| triplet | 33.0 ± 1.0 | 41.0 ± 1.0 |" in found["steps"]
+    assert found["watched"].splitlines()[2:] == [
+        "| Omniglot, random weights | DAML (triplet) | 0.75 | 0.50 | 0.25 |  |  |  |",
+        "| Omniglot, random weights | DE-DSP (triplet) |  |  |  | 0.25 | 0.50 | 1.00 |",
+    ]
+    assert found["choice"].splitlines()[2:] == [
+        *("| triplet | 0.002, length 1 |", "| DAML (triplet) | synthetic 0.3 |"),
+        "| N-pair | *0.008*, any length |",
+    ]
     assert "| DE-DSP (N-pair) | 64.4 | 33.3 | 72.9 | 81.6 | 88.8 |  |" in found["published"]
 
 
@@ -91,7 +111,7 @@ def test_without_a_record_nothing_is_claimed(tables):
 def test_halves_share_no_class_and_are_the_whole(driver):
     labels = torch.arange(7).repeat_interleave(3)[torch.randperm(21)]
     images = labels.to(torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
-    first, second = driver["halves"](ArrayDataset(images, labels))
+    first, second = driver["run"].__globals__["halves"](ArrayDataset(images, labels))
     shown = [set(part.images[:, 0, 0, 0].tolist()) for part in (first, second)]
     assert (len(shown[0]), len(shown[1])) == (3, 4)
     assert shown[0] | shown[1] == set(range(7))
@@ -102,49 +122,156 @@ def test_halves_share_no_class_and_are_the_whole(driver):
             assert len(part.images[part.labels == label, 0, 0, 0].unique()) == 1
 
 
-def test_what_is_in_the_record_is_not_run_again(driver, tmp_path, monkeypatch):
+def test_a_choice_is_judged_by_training_classes_that_do_not_train(driver, monkeypatch):
+    """By a fit that only looks: which classes train, which are scored."""
+    runs = driver["run"].__globals__
+    whole = load("shapes", "train", limit=400)
+    test = load("shapes", "test", limit=50)
+    first, second = runs["halves"](whole)
+    seen = {}
+
+    class Fit:
+        def __init__(self, callbacks, **_):
+            seen["callbacks"] = callbacks
+
+        def fit(self, model, datamodule):
+            seen["trained"], seen["held out"] = datamodule.dataset, datamodule.held_out
+
+    def judge(backbone, model, images):
+        seen["judged"] = images
+        return {"recall@1": 1.0}
+
+    setting = driver["SETS"]["omniglot"]._replace(width=2, batch=8)
+    for name, value in {
+        "SETS": {"shapes": setting},
+        "scores": judge,
+        "test_images": lambda *_: test,
+        "DataModule": functools.partial(DataModule, limit=400),
+    }.items():
+        monkeypatch.setitem(runs, name, value)
+    monkeypatch.setattr(runs["pl"], "Trainer", Fit)
+    job = {"set": "shapes", "start": None, "seed": 3, "threads": 1, "steps": 8, "half": True}
+    job |= {"row": "triplet", "chosen": {"lr": 0.1, "normalize": True}, "tried": {"lr": 0.1}}
+    made = runs["run"](job)
+    assert (made["seed"], made["candidate"], seen["callbacks"]) == (3, {"lr": 0.1}, [])
+    assert seen["held out"] == 0
+    assert len(seen["trained"]) == len(first) < len(whole)
+    assert torch.equal(seen["judged"].images, second.images)
+    made = runs["run"]({**job, "half": False, "row": "DE-DSP (triplet)"})
+    assert (made["chosen"], made["curve"]) == (job["chosen"], [[8, 1.0]])
+    assert seen["held out"] == setting.held_out
+    assert len(seen["trained"]) == len(whole)
+    assert seen["judged"] is test
+
+
+@pytest.fixture
+def go(driver, tmp_path, monkeypatch):
+    """The command with runs that are made up, and the jobs that it ran."""
     ran = []
 
     def fake(job):
         ran.append(job)
-        recall = 10 * job["chosen"].get("lr", 0) + job["chosen"].get("normalize", 0) + job["seed"]
-        return cell(job["seed"], recall)
+        tried = job.get("tried", {})
+        recall = 10 * tried.get("lr", 0) + tried.get("normalize", 0) - tried.get("synthetic", 0)
+        about = {"candidate": tried} if job["half"] else {"chosen": job["chosen"]}
+        return cell(job["seed"], recall, **about)
 
-    monkeypatch.setitem(driver, "run", fake)
-    monkeypatch.setitem(driver, "untrained", fake)
-    monkeypatch.setitem(driver, "self_supervised", lambda args, name: f"runs/{name}")
-    card = {"method": "SimCLR", "step": 540, "commit": "c0ffee", "size": 28}
-    monkeypatch.setitem(driver, "load_backbone", lambda folder: (None, card))
-    monkeypatch.setitem(
-        driver, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs)
-    )
+    weights = {"method": "SimCLR", "step": 540, "commit": "c0ffee", "sha256": "ab"}
+    for name, value in {
+        "run": fake,
+        "untrained": fake,
+        "about_data": lambda name: {"train": [4, 8], "test": [4, 8], "differs": None},
+        "about_weights": lambda folder: weights,
+        "self_supervised": lambda args, name: f"runs/{name}",
+        "ProcessPoolExecutor": lambda jobs, mp_context: ThreadPoolExecutor(jobs),
+    }.items():
+        monkeypatch.setitem(driver, name, value)
 
-    def go(*argv):
+    def command(*argv):
         ran.clear()
         driver["main"](["--sets", "omniglot", "--results", str(tmp_path), "--steps", "8", *argv])
-        return json.loads((tmp_path / "metric_learning.json").read_text())
+        return json.loads((tmp_path / "metric_learning.json").read_text()), list(ran)
 
-    rows = ["--rows", "triplet", "DAML (triplet)", "angular"]
-    found = go("--seeds", "0", *rows)
-    # for each start: 2 candidates of triplets, 4 of angular; random weights, and three rows
-    assert len(ran) == 2 * (2 + 4 + 1 + 3)
+    command.weights, command.driver, command.folder = weights, driver, tmp_path
+    return command
+
+
+ASKED = ("--rows", "triplet", "DAML (triplet)", "angular", "triplet")
+
+
+def test_what_is_in_the_record_is_not_run_again(go):
+    found, ran = go("--seeds", "0", "0", *ASKED)
+    # for each start: rates of triplets, rates and lengths of angular, weights of DAML; then the
+    # weights that rows begin from, and the three rows
+    assert len(ran) == 2 * (3 + 2 * 3 + 3 + 1 + 3)
     assert {job["start"] for job in ran} == {None, "runs/omniglot"}
-    chosen = [job["chosen"] for job in ran if job["row"] == "angular" and not job["half"]]
-    assert chosen == [{"lr": 0.002, "normalize": True}] * 2
-    assert {job["steps"] for job in ran if not job["half"]} == {8}
-    weights = found["sets"]["omniglot"]["SimCLR"]["weights"]
-    assert weights == {"method": "SimCLR", "step": 540, "commit": "c0ffee"}
-    again = go("--seeds", "0", *rows)
-    assert (len(ran), again) == (0, found)
-    more = go("--seeds", "0", "1", *rows)
-    assert sorted(job["row"] for job in ran) == sorted([*rows[1:], "triplet"] * 2)
+    by_row = {(j["row"], j["start"]): j["chosen"] for j in ran if not j["half"] and j["chosen"]}
+    assert by_row["angular", None] == {"lr": 0.008, "normalize": True}
+    assert by_row["angular", "runs/omniglot"] == {"lr": 0.002, "normalize": True}
+    assert by_row["DAML (triplet)", None] == {"lr": 0.008, "normalize": True, "synthetic": 0.1}
+    assert {job["steps"] for job in ran} == {8}
+    assert found["sets"]["omniglot"]["SimCLR"]["weights"] == go.weights
+    assert go("--seeds", "0", *ASKED) == (found, [])
+    more, ran = go("--seeds", "0", "1", *ASKED)
+    # the features of the self-supervised run are the same for every seed
+    assert [job["row"] for job in ran].count("triplet") == 3
+    assert len(ran) == 2 * 3 + 1
     seeds = [c["seed"] for c in more["sets"]["omniglot"]["SimCLR"]["rows"]["angular"]]
     assert seeds == [0, 1]
     assert more["command"] == (
-        "python eval/metric_learning.py --sets omniglot --seeds 0 1 --steps 8 --steps-to-choose 100"
+        "python eval/metric_learning.py --sets omniglot --rows triplet 'DAML (triplet)' angular "
+        "--seeds 0 1 --steps 8"
     )
-    with pytest.raises(SystemExit):
-        go("--seeds", "0", "--steps-to-choose", "7", *rows)
+
+
+def test_equal_candidates_are_chosen_by_their_order_and_not_by_who_is_first(driver):
+    best = driver["best"]
+    tried = [cell(0, 5.0, candidate={"lr": lr}) for lr in (1, 2)]
+    assert best(tried) == {"lr": 1}
+    table = driver["Table"]({"setup": {}, "sets": {}}, {}, ThreadPoolExecutor(1), lambda: None)
+    job = {"row": "triplet", "start": None, "half": True}
+    cells = []
+    jobs = [
+        (cells, lambda job, lr=lr: cell(0, 5.0, candidate={"lr": lr, "normalize": True}), job)
+        for lr in (0.002, 0.0005)
+    ]
+    table.make("x", jobs)
+    assert best(cells)["lr"] == 0.0005
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda go: ("--steps", "9"), "is of other setup"),
+        (lambda go: ("--threads", "2"), "is of other setup"),
+        (lambda go: go.weights.update(sha256="cd"), "is of a SimCLR run on omniglot, {.*'ab'"),
+        (
+            lambda go: go.driver.update(about_data=lambda name: {"train": [5, 9]}),
+            "is of omniglot with {'train': \\[4, 8\\].*, not {'train': \\[5, 9\\]}",
+        ),
+        (
+            lambda go: (go.folder / "metric_learning.json").write_text("{"),
+            "is no record, not even JSON: move it away",
+        ),
+    ],
+)
+def test_a_record_of_something_else_is_left_alone(go, change, said, capsys):
+    go("--seeds", "0", "--rows", "triplet")
+    changed = change(go)
+    argv = changed if isinstance(changed, tuple) else ()
+    before = (go.folder / "metric_learning.json").read_bytes()
+    with pytest.raises(SystemExit) as exit:
+        go("--seeds", "0", "1", "--rows", "triplet", *argv)
+    assert exit.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert (go.folder / "metric_learning.json").read_bytes() == before
+
+
+def test_two_commands_on_one_record(go, capsys):
+    with FileLock(go.folder / "metric_learning.lock"), pytest.raises(SystemExit) as exit:
+        go("--seeds", "0", "--rows", "triplet")
+    assert exit.value.code == 2
+    assert "is being filled by another run: wait for it" in capsys.readouterr().err
 
 
 def test_costs_of_choosing(tables, tmp_path, monkeypatch):
@@ -195,14 +322,15 @@ def test_rows_of_a_small_omniglot(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLKIT_DATA", str(tmp_path))
     command = [sys.executable, str(EVAL / "metric_learning.py"), "--sets", "omniglot", "--seeds"]
     command += ["0", "--rows", "triplet", "DAML (triplet)", "DE-DSP (N-pair)", "--epochs", "1"]
-    command += ["--steps", "4", "--steps-to-choose", "1", "--out", str(tmp_path / "runs")]
+    command += ["--steps", "4", "--out", str(tmp_path / "runs")]
     command += ["--results", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "metric_learning.json").read_text())["sets"]["omniglot"]
     assert list(found) == ["random weights", "SimCLR"]
     for part in found.values():
-        assert len(part["choice"]["triplet"]) == 2
+        assert len(part["choice"]["triplet"]) == 3
+        assert len(part["choice"]["DE-DSP (N-pair)"]) == 2
         for cells in part["rows"].values():
             (only,) = cells
             assert [step for step, _ in only["curve"]] == [1, 2, 3, 4]
