@@ -142,6 +142,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with FileLock(path.with_suffix(".lock"), timeout=0):
             fill(parser, args, path)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; finished runs are kept: the same command goes on") from None
     except Timeout:
         parser.error(f"{path} is being filled by another run: wait for it")
 

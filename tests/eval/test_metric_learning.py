@@ -267,6 +267,22 @@ def test_a_record_of_something_else_is_left_alone(go, change, said, capsys):
     assert (go.folder / "metric_learning.json").read_bytes() == before
 
 
+def test_a_run_that_is_stopped_keeps_what_is_finished(go):
+    runs, fake = [], go.driver["run"]
+
+    def stops(job):
+        runs.append(job)
+        if len(runs) > 2:
+            raise KeyboardInterrupt
+        return fake(job)
+
+    go.driver["run"] = stops
+    with pytest.raises(SystemExit, match="finished runs are kept: the same command goes on"):
+        go("--seeds", "0", "--rows", "triplet")
+    go.driver["run"] = fake
+    assert len(go("--seeds", "0", "--rows", "triplet")[1]) == 2 * (3 + 1 + 1) - 2
+
+
 def test_two_commands_on_one_record(go, capsys):
     with FileLock(go.folder / "metric_learning.lock"), pytest.raises(SystemExit) as exit:
         go("--seeds", "0", "--rows", "triplet")
