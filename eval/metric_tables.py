@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from markdown_tables import markdown
-from metric_rows import RATES, ROWS, best
+from metric_rows import RATES, ROWS, STARTS, best
 from readme_tables import RETRIEVAL, mean_and_deviation, table
 
 Rows = list[list[str]]
@@ -68,6 +68,8 @@ def rows(record: dict[str, Any]) -> str:
     parts = []
     for name, start, part in parts_of(record):
         table: Rows = [["method", *SCORES.values()]]
+        if not rows_of(part):
+            continue
         found = {f"features of {start}": part.get("before", []), **rows_of(part)}
         most = max(map(len, found.values()), default=0)
         for row, cells in found.items():
@@ -96,14 +98,11 @@ def gains(record: dict[str, Any]) -> str:
     pairs = [(f"DAML ({x})", x) for x in ("contrastive", "triplet", "lifted", "N-pair")]
     for x in ("triplet", "N-pair"):
         pairs += [(f"DE-DSP ({x})", x), (f"DE-DSP ({x})", f"uniform sampling ({x})")]
-    found = list(parts_of(record))
-    table: Rows = [
-        ["points of Recall@1", *(f"{TITLES[name]}, {start}" for name, start, _ in found)]
-    ]
+    found = [(f"{TITLES[n]}, {start}", rows_of(part)) for n, start, part in parts_of(record)]
+    found = [(title, rows) for title, rows in found if rows]
+    table: Rows = [["points of Recall@1", *(title for title, _ in found)]]
     for new, old in pairs:
-        cells = [
-            difference(*(rows_of(part).get(row, []) for row in (new, old))) for *_, part in found
-        ]
+        cells = [difference(rows.get(new, []), rows.get(old, [])) for _, rows in found]
         if any(cells):
             table.append([f"{new} over {old}", *cells])
     return markdown(table)
@@ -148,7 +147,7 @@ def watched(record: dict[str, Any]) -> str:
 
 def choice(record: dict[str, Any]) -> str:
     """What was chosen on held-out classes; in italics a rate at the end of those tried."""
-    found = list(parts_of(record))
+    found = [each for each in parts_of(record) if each[2].get("choice")]
     table: Rows = [["", *(f"{TITLES[name]}, {start}" for name, start, _ in found)]]
     for row in ROWS:
         cells = []
@@ -193,7 +192,10 @@ def published() -> str:
 
 
 def parts_of(record: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    return [(name, start, p) for name, s in record["sets"].items() for start, p in s.items()]
+    """Sets and starts in order, with what there is of each."""
+    sets = record["sets"]
+    found = [(name, start) for name in TITLES for start in STARTS if start in sets.get(name, {})]
+    return [(name, start, sets[name][start]) for name, start in found]
 
 
 def rows_of(part: dict[str, Any]) -> dict[str, Cells]:

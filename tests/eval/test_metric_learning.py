@@ -56,7 +56,7 @@ def record(**rows):
     }
     part = {"choice": choice, "before": [cell(0, 20.0), cell(1, 22.0)], "rows": rows}
     data = {"omniglot": {"train": [121, 2420], "test": [120, 2400], "differs": "a part"}}
-    sets = {"omniglot": {"random weights": part}}
+    sets = {"omniglot": {"SimCLR": {"weights": {}}, "random weights": part}}
     return {"hardware": "a CPU", "command": "python x", "data": data, "sets": sets}
 
 
