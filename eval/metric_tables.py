@@ -78,7 +78,7 @@ def rows(record: dict[str, Any]) -> str:
                 table.append([f"{row}{few}", *(spread(cells, score) for score in SCORES)])
         seconds = [c["seconds of training"] for cells in rows_of(part).values() for c in cells]
         slowest = f", at most {max(seconds) / 60:.1f} min of training" if seconds else ""
-        note = f"{splits(record['data'][name])} {most} seeds{slowest}."
+        note = f"{splits(record['data'][name])} {most} seed{'s' * (most > 1)}{slowest}."
         parts.append(f"### {TITLES[name]}, from {start}\n\n{markdown(table)}\n\n{note}")
     cells = [c for _, _, part in parts_of(record) for of in rows_of(part).values() for c in of]
     commits = ", ".join(sorted({cell["commit"] for cell in cells}))
