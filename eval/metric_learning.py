@@ -89,8 +89,15 @@ class Table:
 
     def job(self, part: Part, row: str, chosen: dict[str, Any], seed: int) -> Job:
         threads, steps = (self.record["setup"][key] for key in ("threads", "steps"))
-        job = {"set": part[0], "start": self.weights[part], "row": row, "chosen": chosen}
-        return {**job, "seed": seed, "half": False, "threads": threads, "steps": steps}
+        job = {"set": part[0], "start": part[1], "weights": self.weights[part], "row": row}
+        return {
+            **job,
+            "chosen": chosen,
+            "seed": seed,
+            "half": False,
+            "threads": threads,
+            "steps": steps,
+        }
 
     def make(self, what: str, jobs: list[tuple[list[Cell], Callable[[Job], Cell], Job]]) -> None:
         """Run jobs side by side; each goes into its list of cells as soon as it is there."""
@@ -102,7 +109,7 @@ class Table:
                 (cells, job), made = futures[future], future.result()
                 cells.append(made)
                 if job["half"]:
-                    tried = candidates(job["row"], self.start_of(job))
+                    tried = candidates(job["row"], job["start"])
                     cells.sort(key=lambda cell: tried.index(cell["candidate"]))
                 else:
                     cells.sort(key=lambda cell: cell["seed"])
@@ -110,10 +117,6 @@ class Table:
         except BaseException:
             self.pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-    @staticmethod
-    def start_of(job: Job) -> str:
-        return STARTS[1] if job["start"] else STARTS[0]
 
 
 def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
@@ -172,7 +175,11 @@ def fill(parser: argparse.ArgumentParser, args: argparse.Namespace, path: Path) 
 
     weights: dict[Part, str | None] = {}
     for name in args.sets:
-        same(record["data"], name, about_data(name), f"{name} with")
+        try:
+            found = about_data(name)
+        except (FileNotFoundError, ValueError) as error:
+            parser.error(f"{name}: {error}")
+        same(record["data"], name, found, f"{name} with")
         for start in args.starts:
             weights[name, start] = None
             if start != STARTS[0]:

@@ -42,8 +42,8 @@ def run(job: Job) -> Cell:
     else:
         judged = test_images(job["set"], setting.pixels)
     model = method_of(row, setting, job["chosen"], batches=len(data.order()))
-    if job["start"]:
-        model.start_from(load_backbone(job["start"])[0])
+    if job["weights"]:
+        model.start_from(load_backbone(job["weights"])[0])
     watch = Watch(judged, job["steps"])
     trainer = pl.Trainer(
         accelerator="auto",
@@ -100,8 +100,8 @@ def untrained(job: Job) -> Cell:
     prepare(job)
     setting = SETS[job["set"]]
     model = method_of(ROWS["triplet"], setting, {"lr": 1.0})
-    if job["start"]:
-        model.start_from(load_backbone(job["start"])[0])
+    if job["weights"]:
+        model.start_from(load_backbone(job["weights"])[0])
     test = test_images(job["set"], setting.pixels)
     return {"seed": job["seed"], **scores(model.backbone.backbone, model, test), "commit": commit()}
 

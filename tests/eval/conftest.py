@@ -1,7 +1,22 @@
 import pickle
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+EVAL = Path(__file__).parents[2] / "eval"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """What a script of eval/ defines, without running it: `script("recipe")["main"]`.
+
+    The functions see a value that is set in their ``__globals__``.
+    """
+    monkeypatch.setattr(sys, "path", [str(EVAL), *sys.path])
+    return lambda name: runpy.run_path(str(EVAL / f"{name}.py"))
 
 
 @pytest.fixture

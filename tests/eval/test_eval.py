@@ -1,5 +1,4 @@
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +18,8 @@ def test_what_quotes_results_is_current():
     assert (done.returncode, done.stdout) == (0, "all is current\n")
 
 
-def test_tables_by_hand():
-    tables = runpy.run_path(str(EVAL / "tables.py"))
+def test_tables_by_hand(script):
+    tables = script("tables")
     runs = [
         {
             "pretraining_seconds": seconds,
@@ -55,8 +54,8 @@ def test_tables_by_hand():
         tables["between"]("y", "new", "nothing")
 
 
-def test_the_best_layer_is_the_best_on_validation():
-    tables = runpy.run_path(str(EVAL / "tables.py"))
+def test_the_best_layer_is_the_best_on_validation(script):
+    tables = script("tables")
 
     def run(last, validation):
         scores = {"knn": 30.0, "linear": 40.0, "validation": validation}
@@ -132,8 +131,8 @@ def test_measure_leaves_a_record(tmp_path):
     assert "its time is unknown" in run("measure.py", *argv).stderr
 
 
-def test_the_evaluation_benchmarks_table_by_hand():
-    tables = runpy.run_path(str(EVAL / "tables.py"))
+def test_the_evaluation_benchmarks_table_by_hand(script):
+    tables = script("tables")
     cell = {
         "path": {
             "seconds": {"sslkit": 2.0, "scikit-learn": 50.0},
@@ -152,9 +151,8 @@ def test_the_evaluation_benchmarks_table_by_hand():
     assert "sslkit and scikit-learn: 70.0 and 70.0. Measured on a CPU: `x`." in lines[-1]
 
 
-def test_results_of_elsewhere_take_the_place_of_what_has_no_score(monkeypatch):
-    monkeypatch.syspath_prepend(EVAL)
-    added = runpy.run_path(str(EVAL / "transfer.py"))["added"]
+def test_results_of_elsewhere_take_the_place_of_what_has_no_score(script):
+    added = script("transfer")["added"]
     scored = {"target": "a", "backbone": "b", "data": "dtd", "protocols": {"knn": {}}}
     absent = {"target": "a", "backbone": "b", "data": "cifar10", "protocols": {}}
     other = {**absent, "protocols": {"knn": {"accuracy": 1.0}}}

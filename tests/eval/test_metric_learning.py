@@ -1,7 +1,6 @@
 import functools
 import json
 import re
-import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +18,13 @@ EVAL = Path(__file__).parents[2] / "eval"
 
 
 @pytest.fixture
-def driver(monkeypatch):
-    """The script's functions, without running it; a value that is set is seen by all of them."""
-    monkeypatch.setattr(sys, "path", [str(EVAL), *sys.path])
-    return runpy.run_path(str(EVAL / "metric_learning.py"))["main"].__globals__
+def driver(script):
+    return script("metric_learning")["main"].__globals__
 
 
 @pytest.fixture
-def tables(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(EVAL), *sys.path])
-    return runpy.run_path(str(EVAL / "metric_tables.py"))
+def tables(script):
+    return script("metric_tables")
 
 
 def cell(seed, recall, **more):
@@ -150,7 +146,7 @@ def test_a_choice_is_judged_by_training_classes_that_do_not_train(driver, monkey
     }.items():
         monkeypatch.setitem(runs, name, value)
     monkeypatch.setattr(runs["pl"], "Trainer", Fit)
-    job = {"set": "shapes", "start": None, "seed": 3, "threads": 1, "steps": 8, "half": True}
+    job = {"set": "shapes", "weights": None, "seed": 3, "threads": 1, "steps": 8, "half": True}
     job |= {"row": "triplet", "chosen": {"lr": 0.1, "normalize": True}, "tried": {"lr": 0.1}}
     made = runs["run"](job)
     assert (made["seed"], made["candidate"], seen["callbacks"]) == (3, {"lr": 0.1}, [])
@@ -204,8 +200,8 @@ def test_what_is_in_the_record_is_not_run_again(go):
     # for each start: rates of triplets, rates and lengths of angular, weights of DAML; then the
     # weights that rows begin from, and the three rows
     assert len(ran) == 2 * (3 + 2 * 3 + 3 + 1 + 3)
-    assert {job["start"] for job in ran} == {None, "runs/omniglot"}
-    by_row = {(j["row"], j["start"]): j["chosen"] for j in ran if not j["half"] and j["chosen"]}
+    assert {job["weights"] for job in ran} == {None, "runs/omniglot"}
+    by_row = {(j["row"], j["weights"]): j["chosen"] for j in ran if not j["half"] and j["chosen"]}
     assert by_row["angular", None] == {"lr": 0.008, "normalize": True}
     assert by_row["angular", "runs/omniglot"] == {"lr": 0.002, "normalize": True}
     assert by_row["DAML (triplet)", None] == {"lr": 0.008, "normalize": True, "synthetic": 0.1}
@@ -229,7 +225,7 @@ def test_equal_candidates_are_chosen_by_their_order_and_not_by_who_is_first(driv
     tried = [cell(0, 5.0, candidate={"lr": lr}) for lr in (1, 2)]
     assert best(tried) == {"lr": 1}
     table = driver["Table"]({"setup": {}, "sets": {}}, {}, ThreadPoolExecutor(1), lambda: None)
-    job = {"row": "triplet", "start": None, "half": True}
+    job = {"row": "triplet", "start": "random weights", "half": True}
     cells = []
     jobs = [
         (cells, lambda job, lr=lr: cell(0, 5.0, candidate={"lr": lr, "normalize": True}), job)
@@ -290,8 +286,8 @@ def test_two_commands_on_one_record(go, capsys):
     assert "is being filled by another run: wait for it" in capsys.readouterr().err
 
 
-def test_costs_of_choosing(tables, tmp_path, monkeypatch):
-    bench = runpy.run_path(str(EVAL / "benchmarks" / "sampling.py"))["main"].__globals__
+def test_costs_of_choosing(script, tables, tmp_path, monkeypatch):
+    bench = script("benchmarks/sampling")["main"].__globals__
     small = bench["SETS"]["omniglot"]._replace(width=2)
     monkeypatch.setitem(bench, "SETS", {"omniglot": small})
     monkeypatch.setitem(bench, "STEPS", 1)
@@ -323,6 +319,15 @@ def test_bad_options_are_one_line(driver, argv, said, capsys):
         driver["main"](argv)
     assert exit.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_set_that_is_not_there(driver, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SSLKIT_DATA", str(tmp_path / "empty"))
+    with pytest.raises(SystemExit) as exit:
+        driver["main"](["--sets", "omniglot", "--results", str(tmp_path)])
+    assert exit.value.code == 2
+    assert "error: omniglot: " in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "metric_learning.json").exists()
 
 
 @pytest.mark.slow

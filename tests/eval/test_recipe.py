@@ -1,9 +1,6 @@
 import itertools
 import json
-import runpy
-import sys
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,20 +8,15 @@ import torch
 from sslkit.data import load
 from sslkit.losses.multi_view import nt_xent_multi_view
 
-EVAL = Path(__file__).parents[2] / "eval"
+
+@pytest.fixture
+def recipe(script):
+    return script("recipe")["main"].__globals__
 
 
 @pytest.fixture
-def recipe(monkeypatch):
-    """The script's functions, without running it; a value that is set is seen by all of them."""
-    monkeypatch.setattr(sys, "path", [str(EVAL), *sys.path])
-    return runpy.run_path(str(EVAL / "recipe.py"))["main"].__globals__
-
-
-@pytest.fixture
-def step_costs(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(EVAL), *sys.path])
-    return runpy.run_path(str(EVAL / "step_costs.py"))["main"].__globals__
+def step_costs(script):
+    return script("step_costs")["main"].__globals__
 
 
 def priced(step_costs, seconds=lambda part, setting: 1.0):
@@ -160,7 +152,7 @@ def test_what_only_helps_without_another_is_dropped_alone(recipe, step_costs):
     assert json.dumps(again) == before
 
 
-def test_a_table_by_hand(recipe, step_costs, monkeypatch):
+def test_a_table_by_hand(recipe, step_costs, script):
     def accuracy(job):
         cold = job["recipe"]["temperature"] == 0.1
         return 50.0 + 2 * cold - (job["recipe"]["temperature"] == 0.5) + cold * (job["seed"] == 3)
@@ -168,8 +160,7 @@ def test_a_table_by_hand(recipe, step_costs, monkeypatch):
     record, _ = search(recipe, step_costs, accuracy, ["temperature", "bf16"])
     record["setup"] |= {"held out": 7, "costs": {"hardware": "a slow one"}}
     record |= {"hardware": "a quick one", "versions": {"torch": "1"}, "command": "x"}
-    monkeypatch.syspath_prepend(str(EVAL))
-    table = runpy.run_path(str(EVAL / "fast_tables.py"))["recipe"]
+    table = script("fast_tables")["recipe"]
     lines = table(record).splitlines()
     assert lines[2:] == [
         "| start |  | 1.00 | 33 | 50.0 50.0 50.0 |  |  |  |",
