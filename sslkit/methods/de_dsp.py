@@ -63,16 +63,19 @@ class DEDSP(MetricLearning):
 
     A choice is rewarded by what it does for images that no batch shows, the data's ``held_out``, to
     first order: G is the gradient for the embedding layer of their :func:`neighbourhood_loss`, and
-    the reward of an anchor is <gradient of its loss, G> with the features held fixed, by how much
-    a small step on its loss lowers that of the held-out images. G is taken every ``judge_every``
-    steps. The policies learn by REINFORCE; the advantage is the reward standardised over the
-    batch, for a class the mean of the anchors that are of it or have a negative of it. Neither
-    the policies' loss nor the metric's moves the other.
+    the reward of an anchor with one negative is <gradient of their loss, G> with the features held
+    fixed, by how much a small step on it lowers the loss of the held-out images. G is taken every
+    ``judge_every`` steps, first when there were so many: before, the statistics of BatchNorm that
+    it goes by say nothing, and the policies stay as they are. That of the negatives follows the
+    gradient of its expected reward, over all that it might have drawn first (Ciosek & Whiteson
+    2018, "Expected Policy Gradients", AAAI); that of the classes REINFORCE, with the rewards of the
+    anchors that are of a class or have a negative of it, less the batch's mean. Rewards are
+    divided by their deviation. Neither the policies' loss nor the metric's moves the other.
 
-    Logged beside the loss: ``metric``; ``reward``, its mean; ``entropy`` and ``class_entropy`` of
-    the policies as a part of the uniform one's; ``rank``, the mean rank of the chosen negatives, 0
-    the nearest, 1 the farthest, 0.5 for uniform; and, when G is taken, ``held_out``, the loss of
-    the held-out images, and ``held_out_recall``, their Recall@1.
+    Logged beside the loss: ``metric``; ``reward``, the mean of the chosen; ``entropy`` and
+    ``class_entropy`` of the policies as a part of the uniform one's; ``rank``, the mean rank of the
+    chosen negatives, 0 the nearest, 1 the farthest, 0.5 for uniform; and, when G is taken,
+    ``held_out``, the loss of the held-out images, and ``held_out_recall``, their Recall@1.
 
     Args:
         backbone, view, optimizer, embedding_dim, normalize, freeze_batch_norm, backbone_lr: see
@@ -107,8 +110,8 @@ class DEDSP(MetricLearning):
         freeze_batch_norm: bool = False,
         backbone_lr: float = 1.0,
         negatives: int | None = None,
-        judge_every: int = 20,
-        judge_images: int = 256,
+        judge_every: int = 10,
+        judge_images: int = 96,
         entropy: float = 0.01,
         policy_lr: float = 10.0,
     ) -> None:
@@ -171,7 +174,8 @@ class DEDSP(MetricLearning):
         """Of P classes x K rows, class by class, as the data's ``per_class`` makes them."""
         if self.relations is None or self.held_out is None:
             raise ValueError("DEDSP needs a data module first: call take, or fit on one")
-        terms = {} if self.relations.step % self.judge_every else self.judge()
+        step = self.relations.step
+        terms = self.judge() if step and step % self.judge_every == 0 else {}
         labels, classes = batch.labels.repeat(len(batch.views)), batch.labels[:: self.per_class]
         features = self.backbone.backbone(torch.cat(batch.views))
         (z,) = checked(embeddings=self.backbone.embed(features))
@@ -183,11 +187,11 @@ class DEDSP(MetricLearning):
             scores.detach(), how_many(self.loss, self.negatives, len(classes), n_candidates)
         )
         of_rows = loss_of_each(self.loss, z, positive, picks)
-        reward = self.rewards(features.detach(), positive, picks)
-        advantage = standardised(reward)
-        entropy = relative_entropy(scores).mean()
-        policy = -(advantage * log_probabilities(scores, picks).sum(1)).mean()
-        of_classes, class_entropy = self._of_classes(classes, labels, picks, advantage)
+        rewards = self.rewards(features.detach(), positive)
+        gained = standardised(rewards.flatten(), candidates.flatten()).view_as(rewards)
+        policy = -(scores.softmax(1) * gained).sum(1).mean()
+        reward, entropy = rewards.gather(1, picks).mean(1), relative_entropy(scores).mean()
+        of_classes, class_entropy = self._of_classes(classes, labels, picks, standardised(reward))
         policy = policy + of_classes - self.entropy * (entropy + class_entropy)
         self._remember(classes, unit(z.detach()), of_rows.detach(), len(batch.views))
         metric = of_rows.mean()
@@ -209,18 +213,21 @@ class DEDSP(MetricLearning):
             buffer.copy_(gradient)
         return {"held_out": loss.detach(), "held_out_recall": recall_at_1(z.detach(), labels)}
 
-    def rewards(self, features: Tensor, positive: Tensor, picks: Tensor) -> Tensor:
-        """<gradient of each anchor's loss for the embedding layer, G>, (N,)."""
+    def rewards(self, features: Tensor, positive: Tensor) -> Tensor:
+        """<gradient for the embedding layer of the loss of a with n alone, G>, (N, N)."""
 
-        def of_rows(weight: Tensor, bias: Tensor) -> Tensor:
+        def of_pairs(weight: Tensor, bias: Tensor) -> Tensor:
             z = F.linear(features.float(), weight, bias)
             z = unit(z) if self.backbone.normalize else z
-            return loss_of_each(self.loss, z, positive, picks)
+            rows = torch.arange(len(z), device=z.device)
+            return torch.func.vmap(
+                lambda n: loss_of_each(self.loss, z, positive, n.expand(len(z), 1)), out_dims=1
+            )(rows)
 
         weights = tuple(p.detach().float() for p in self._head())
         with full_precision(features):
             along = tuple(buffer.float() for buffer in self._direction())
-            return torch.func.jvp(of_rows, weights, along)[1].detach()
+            return torch.func.jvp(of_pairs, weights, along)[1].detach()
 
     def _negative_scores(
         self, z: Tensor, labels: Tensor, positive: Tensor, candidates: Tensor
