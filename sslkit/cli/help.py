@@ -131,7 +131,7 @@ Write the features of images, a row each. Images that cannot be read have no row
 NEIGHBOURS = """\
 usage: sslkit neighbours TARGET --data NAME [--queries N | FILE ...] [--k K] [options]
 
-Draw images, a row each, beside the nearest others of the set by the cosine of their features.
+Draw images, a row each, beside the nearest others of the split by the cosine of their features.
 Whole green frame: the query's class; broken red frame: another; grey: no label. What is drawn is
 printed too: query, neighbour and cosine, separated by tabs.
 

@@ -15,6 +15,7 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
+from sslkit.backbones import Embedder, describe
 from sslkit.callbacks import (
     CompiledBackbone,
     FiniteLoss,
@@ -147,6 +148,11 @@ def start_from(target: str, method: Method) -> None:
     except ValueError as error:
         raise ValueError(f"--start {target}: {error}") from error
     logger = logging.getLogger("sslkit")
+    if isinstance(backbone, Embedder) and describe(backbone) != describe(method.backbone):
+        logger.warning(
+            "--start %s: its embedding of %d numbers is not taken, what is under it is",
+            *(target, backbone.feature_dim),
+        )
     trained, shown = EvaluationView(1, card["normalize"]).statistics, method.view.statistics
     if json.dumps(trained) != json.dumps(shown):
         logger.warning(

@@ -27,7 +27,7 @@ def save_scores(path: Path, result: dict[str, Any]) -> None:
     A file of others, say of an earlier step, is moved into ``earlier/``, with its pictures: no
     score is lost.
     """
-    keys = ("target", "backbone", "weights_fingerprint", "n_train", "n_test", "differs")
+    keys = ("backbone", "weights_fingerprint", "n_train", "n_test", "differs")
     if path.exists():
         before = read_scores(path)
         if all(before.get(key) == result.get(key) for key in keys):
@@ -38,10 +38,10 @@ def save_scores(path: Path, result: dict[str, Any]) -> None:
                 n += 1
                 aside = aside.with_name(f"{path.stem}-{n}.json")
             aside.parent.mkdir(exist_ok=True)
-            path.rename(aside)
             for name, picture in beside(path).items():
                 if picture.exists():
                     picture.rename(beside(aside)[name])
+            path.rename(aside)  # last: where a picture stays, all that is left moves next time
     write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
 
 

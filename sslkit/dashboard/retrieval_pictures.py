@@ -12,6 +12,7 @@ from sslkit.dashboard.neighbours import closest, pictures_of
 from sslkit.dashboard.sheets import neighbour_sheet
 from sslkit.data import ArrayDataset, LabelledImages
 from sslkit.evaluation import Features
+from sslkit.evaluation.metrics import searched_for
 from sslkit.training import write_atomically
 
 QUERIES, NEAREST = 8, 8
@@ -96,11 +97,7 @@ def retrieval_sheet(images: ArrayDataset | LabelledImages, test: Features) -> by
 
 def _queries(labels: Tensor, marked: Tensor | None) -> Tensor:
     """Rows of different classes, by lot, of which another image can be found: int64, at most 8."""
-    there = labels if marked is None else labels[~marked]
-    classes, counts = there.unique(return_counts=True)
-    scored = torch.isin(labels, classes[counts > (marked is None)])
-    if marked is not None:
-        scored &= marked
+    scored = searched_for(labels, marked)
     first: dict[int, int] = {}  # class, row
     for row in torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).tolist():
         if scored[row] and len(first) < QUERIES:

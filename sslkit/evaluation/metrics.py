@@ -177,6 +177,20 @@ def unit_vectors(embeddings: Tensor) -> Tensor:
     return F.normalize(embeddings / scale).float().contiguous()
 
 
+def searched_for(labels: Tensor, queries: Tensor | None = None) -> Tensor:
+    """Which rows :func:`recall_at_k` searches for: those of which another can be found, bool (N,).
+
+    >>> searched_for(torch.tensor([0, 1, 0]))
+    tensor([ True, False,  True])
+    >>> searched_for(torch.tensor([0, 1, 0]), torch.tensor([True, True, False]))
+    tensor([ True, False, False])
+    """
+    there = labels if queries is None else labels[~queries]
+    classes, counts = there.unique(return_counts=True)
+    found = torch.isin(labels, classes[counts > (queries is None)])
+    return found if queries is None else found & queries
+
+
 def _searchable(
     embeddings: Tensor, labels: Tensor, queries: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -17,21 +17,23 @@ from sslkit.evaluation.features import Features
 from sslkit.evaluation.finetune import FINETUNE, SEMI1, SEMI10, budget, finetune, semi
 from sslkit.evaluation.knn import knn
 from sslkit.evaluation.linear import L2, linear
+from sslkit.evaluation.metrics import searched_for
 from sslkit.evaluation.retrieval import retrieval
 from sslkit.views import EvaluationView
 
 
 @dataclass
 class Task:
-    """What a protocol is given: a backbone on a data set, and its features of both splits.
+    """What a protocol is given: a backbone on a data set, and its features.
 
+    features: gives those of a split, "train" or "test".
     folder: where a long protocol may keep what it has finished, this task's alone; or None.
     """
 
     backbone: Backbone
     view: EvaluationView
     splits: Splits
-    features: Callable[[], tuple[Features, Features]]
+    features: Callable[[str], Features]
     device: torch.device | str = "cpu"
     folder: Path | None = None
 
@@ -47,7 +49,7 @@ class Protocol:
     Args:
         run: (task, parameters) to scores: "metric", under its name the score in percent, and
             what else is to be said.
-        images: whether it reads images, and not features.
+        reads: the splits whose features it reads; of none, if it reads images.
 
     >>> PROTOCOLS["knn"].id.split(":")[0], PROTOCOLS["linear"].id.split(":")[0]
     ('knn/1', 'linear/2')
@@ -57,7 +59,11 @@ class Protocol:
     version: int
     run: Callable[[Task, Mapping[str, Any]], dict[str, Any]]
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    images: bool = False
+    reads: tuple[str, ...] = ("train", "test")
+
+    @property
+    def images(self) -> bool:
+        return not self.reads
 
     @property
     def id(self) -> str:
@@ -78,20 +84,26 @@ def headline(scores: Mapping[str, Any]) -> float | None:
 
 
 def _knn(task: Task, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return knn(*task.features(), metric=task.splits.metric, **parameters)
+    return knn(
+        task.features("train"), task.features("test"), metric=task.splits.metric, **parameters
+    )
 
 
 def _linear(task: Task, parameters: Mapping[str, Any]) -> dict[str, Any]:
     options = {"device": task.device, "progress": True, **parameters}
-    return linear(*task.features(), metric=task.splits.metric, **options)
+    both = task.features("train"), task.features("test")
+    return linear(*both, metric=task.splits.metric, **options)
 
 
 def _retrieval(task: Task, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    _, test = task.features()
+    test = task.features("test")
     if test.labels.ndim == 2:
         raise ValueError("retrieval needs one label an image, and these have several")
     queries = getattr(task.splits.test, "queries", None)
     scores = retrieval(test, queries=queries, **parameters)
+    asked = len(test.labels) if queries is None else int(queries.sum())
+    if few := asked - int(searched_for(test.labels, queries).sum()):
+        scores["cut"] = f"{few:,} of {asked:,} images, the only ones of their class, not searched"
     return {"metric": "recall@1", **scores}
 
 
@@ -129,10 +141,10 @@ PROTOCOLS = {
         Protocol(
             "linear", 2, _linear, {"l2": L2, "standardize": False, "validation": 0.1, "seed": 0}
         ),
-        Protocol("finetune", 1, _finetune, {"recipe": FINETUNE}, images=True),
-        Protocol("semi1", 1, _semi, {"recipe": SEMI1}, images=True),
-        Protocol("semi10", 1, _semi, {"recipe": SEMI10}, images=True),
-        Protocol("retrieval", 1, _retrieval, {"ks": (1, 2, 4, 8), "seed": 0}),
+        Protocol("finetune", 1, _finetune, {"recipe": FINETUNE}, reads=()),
+        Protocol("semi1", 1, _semi, {"recipe": SEMI1}, reads=()),
+        Protocol("semi10", 1, _semi, {"recipe": SEMI10}, reads=()),
+        Protocol("retrieval", 1, _retrieval, {"ks": (1, 2, 4, 8), "seed": 0}, reads=("test",)),
     )
 }
 

@@ -1,10 +1,9 @@
-"""The features of both splits of a set, extracted once for all protocols and layers."""
+"""The features of the splits of a set, extracted once for all protocols and layers."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 
 from sslkit.backbones import Backbone
 from sslkit.data import Splits
@@ -12,11 +11,11 @@ from sslkit.evaluation.cache import cached_features, features_on_disk
 from sslkit.evaluation.features import Features
 from sslkit.views import View
 
-NAMES = ("train", "test")
-
 
 class SharedFeatures:
-    """What is extracted when it is first asked for; an error too is kept, and raised again.
+    """Of a split, "train" or "test", what is extracted when it is first asked for.
+
+    An error too is kept, and raised again.
 
     Args:
         backbone, view, layers, device, distributed: as of :func:`cached_features`.
@@ -28,10 +27,10 @@ class SharedFeatures:
     >>> data = ArrayDataset(torch.zeros(5, 3, 8, 8, dtype=torch.uint8), torch.arange(5))
     >>> splits = Splits(data, data, "zeros", "accuracy", None, "")
     >>> shared = SharedFeatures(ResNet9(4), EvaluationView(8), splits, "zeros")
-    >>> shared.test_at_hand() is None, shared.both()[1].features.shape
+    >>> shared.at_hand("test") is None, shared.of("test").features.shape
     (True, torch.Size([5, 32]))
-    >>> shared.test_at_hand() is shared.both()[1]
-    True
+    >>> shared.at_hand("test") is shared.of("test"), shared.at_hand("train")
+    (True, None)
     """
 
     def __init__(
@@ -49,42 +48,43 @@ class SharedFeatures:
         self.backbone, self.view, self.splits, self.data = backbone, view, splits, data
         self.layers, self.device, self.cache = layers, device, cache
         self.distributed = distributed
-        self._kept: list[dict[str, Features]] | Exception | None = None
+        self._kept: dict[str, dict[str, Features] | Exception] = {}
 
-    def both(self, layer: str = "") -> tuple[Features, Features]:
-        """Of training and of test images, of a layer; of "" those of the backbone.
+    def of(self, split: str, layer: str = "") -> Features:
+        """Those of a split and of a layer; of "" those of the backbone.
 
         Raises:
             ValueError, OSError, RuntimeError: as :func:`cached_features`.
         """
-        if self._kept is None:
-            both = (self.splits.train, self.splits.test)
+        if split not in self._kept:
             try:
-                self._kept = [self._of(*each) for each in zip(NAMES, both, strict=True)]
+                self._kept[split] = self._extracted(split)
             except (ValueError, OSError, RuntimeError) as error:
-                self._kept = error
-        if isinstance(self._kept, Exception):
-            raise self._kept
-        train, test = self._kept
-        return train[layer], test[layer]
+                self._kept[split] = error
+        kept = self._kept[split]
+        if isinstance(kept, Exception):
+            raise kept
+        return kept[layer]
 
-    def test_at_hand(self, layer: str = "") -> Features | None:
-        """Of test images, where they were extracted before or are on disk; else None."""
-        if isinstance(self._kept, list):
-            return self._kept[1][layer]
+    def at_hand(self, split: str, layer: str = "") -> Features | None:
+        """The same where they were extracted before or are on disk; else None."""
+        kept = self._kept.get(split)
+        if isinstance(kept, dict):
+            return kept[layer]
+        images = getattr(self.splits, split)
         options = {"layers": self.layers, "device": self.device}
-        found = features_on_disk(self.cache, self.backbone, self.splits.test, self.view, **options)
+        found = features_on_disk(self.cache, self.backbone, images, self.view, **options)
         return found and found[layer]
 
-    def _of(self, name: str, split: Dataset) -> dict[str, Features]:
+    def _extracted(self, split: str) -> dict[str, Features]:
         return cached_features(
             self.cache,
             self.backbone,
-            split,
+            getattr(self.splits, split),
             self.view,
             layers=self.layers,
             device=self.device,
             distributed=self.distributed,
-            about={"data": self.data, "split": name},
-            progress=f"{self.data} {name} features",
+            about={"data": self.data, "split": split},
+            progress=f"{self.data} {split} features",
         )

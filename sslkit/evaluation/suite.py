@@ -143,14 +143,14 @@ def evaluate_layers(
                     backbone,
                     view,
                     splits,
-                    features=partial(shared.both, layer),
+                    features=partial(shared.of, layer=layer),
                     device=device,
                     folder=_folder(cache, protocol, prints, splits),
                 )
                 _score(protocol, task, result, prints, failures)
             keep(result, protocol.name)
             if protocol.name in result["protocols"] and not protocol.images:
-                show(result, protocol.name, splits.test, partial(shared.test_at_hand, layer))
+                show(result, protocol.name, splits.test, partial(shared.at_hand, "test", layer))
     return results
 
 
@@ -209,15 +209,18 @@ def _extract_together(
     device: torch.device | str,
     failures: bool,
 ) -> None:
-    """Every process extracts, if the first has a score to make of features."""
-    missing = any(
-        not protocol.images and protocol.name not in result["protocols"]
+    """Every process extracts what the first needs for the scores that it has to make."""
+    missing = {
+        split
         for protocol in chosen
-        for result in results
-    )
-    if largest(int(missing and rank() == 0), device=device)[0]:
+        for split in protocol.reads
+        if any(protocol.name not in result["protocols"] for result in results)
+    }
+    splits = ("train", "test")
+    asked = largest(*(int(split in missing and rank() == 0) for split in splits), device=device)
+    for split in (split for split, wanted in zip(splits, asked, strict=True) if wanted):
         try:
-            shared.both(results[0].get("layer", ""))
+            shared.of(split, results[0].get("layer", ""))
         except (ValueError, OSError):
             if not failures:
                 raise
@@ -246,8 +249,8 @@ def _score(
 ) -> None:
     try:
         check_suits(result["data"], [protocol])
-        if not protocol.images:
-            task.features()  # once, and not in the protocol's time
+        for split in protocol.reads:
+            task.features(split)  # once, and not in the protocol's time
         started = time.perf_counter()
         scores = protocol.run(task, protocol.parameters)
     except (ValueError, OSError, RuntimeError) as error:  # a RuntimeError: no memory is left

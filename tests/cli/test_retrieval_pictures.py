@@ -6,6 +6,7 @@ from PIL import Image
 
 from sslkit.backbones import ResNet9
 from sslkit.cli import main
+from sslkit.evaluation.cache import cached_features as own
 from sslkit.training import export_backbone
 
 ARGV = ["evaluate", "a", "random", "--data", "classes:birds", "--protocol", "retrieval"]
@@ -86,6 +87,27 @@ def test_of_a_score_that_is_there_they_are_drawn_where_they_are_missing(run, cap
     assert pictures(run / "evaluation") == first | {there.name: b"mine"}
     assert main([*ARGV, "--again"]) == 0
     assert pictures(run / "evaluation") == first
+
+
+def test_the_same_run_by_another_path_keeps_its_score(run):
+    assert main(ARGV) == 0
+    first = pictures(run / "evaluation")
+    assert main(["evaluate", f"{run}/", *ARGV[2:]]) == 0
+    assert pictures(run / "evaluation") == first
+    assert not (run / "evaluation" / "earlier").exists()
+
+
+def test_no_training_image_is_looked_at_for_them(run, monkeypatch):
+    monkeypatch.setattr(
+        "sslkit.evaluation.shared_features.cached_features",
+        lambda *args, **options: (
+            pytest.fail("extracted")
+            if options["about"]["split"] == "train"
+            else own(*args, **options)
+        ),
+    )
+    assert main(ARGV) == 0
+    assert len(pictures(run / "evaluation")) == 4
 
 
 def test_pictures_of_earlier_weights_go_with_their_score(run):

@@ -5,7 +5,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from sslkit.backbones import ResNet9
+from sslkit.backbones import Embedder, ResNet9
 from sslkit.cli import main
 from sslkit.losses import TripletMarginLoss
 from sslkit.miners import Miner
@@ -97,6 +97,15 @@ def test_images_of_another_kind_are_told(files, capsys):
     said = capsys.readouterr().err
     assert "was trained on images normalised by cifar10, and this view normalises by half" in said
     assert "was trained on images grey, and these are in colour" in said
+
+
+def test_an_embedding_that_is_not_taken_is_told(files, capsys):
+    card = {"size": 32, "normalize": "half"}
+    export_backbone(Embedder(ResNet9(2), 4), files / "four" / "backbone.safetensors", card)
+    said = "--start four: its embedding of 4 numbers is not taken, what is under it is"
+    for dim, told in (("4", False), ("5", True)):
+        assert pretrain("--start", "four", "--model.embedding_dim", dim, "--name", dim) == 0
+        assert (said in capsys.readouterr().err) == told
 
 
 def test_another_loss_is_taken_where_the_config_says_nothing_of_its_own(files):

@@ -85,13 +85,31 @@ def test_the_protocol_asks_the_set_for_its_queries():
     test = embedded(60, 4, 1.5)
     images = LabelledImages([], test.labels, "abcd")
     splits = SimpleNamespace(test=images)
-    task = Task(None, None, splits, lambda: (None, test))
+    task = Task(None, None, splits, {"test": test}.get)
     run, parameters = PROTOCOLS["retrieval"].run, PROTOCOLS["retrieval"].parameters
     assert run(task, parameters) == {"metric": "recall@1", **retrieval(test)}
     images.queries = torch.arange(60) % 3 == 0
     found = run(task, parameters)
     assert found == {"metric": "recall@1", **retrieval(test, queries=images.queries)}
     assert found["map@r"] != retrieval(test)["map@r"]
+
+
+def test_images_that_no_search_can_find_are_counted():
+    features = torch.randn(6, 3)
+    run, parameters = PROTOCOLS["retrieval"].run, {"ks": (1,), "seed": 0}
+
+    def cut(labels, queries=None):
+        images = SimpleNamespace(labels=torch.tensor(labels), queries=queries)
+        test = Features(features, images.labels)
+        task = Task(None, None, SimpleNamespace(test=images), {"test": test}.get)
+        return run(task, parameters).get("cut")
+
+    assert cut([0, 0, 1, 1, 2, 2]) is None
+    said = "of 6 images, the only ones of their class, not searched"
+    assert cut([0, 0, 1, 3, 2, 2]) == f"2 {said}"
+    # of the queries 0, 2 and 3 the gallery has the class of the first
+    queries = torch.tensor([True, False, True, True, False, False])
+    assert cut([0, 0, 1, 1, 2, 2], queries) == f"2 {said}".replace("6", "3")
 
 
 def test_in_shop_is_scored_by_its_queries(tmp_path):

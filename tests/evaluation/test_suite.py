@@ -33,7 +33,7 @@ def counted(calls, name="counted", version=1, **parameters):
         calls.append(name)
         return {"metric": "accuracy", "accuracy": 100.0 * len(calls)}
 
-    return Protocol(name, version, run, parameters, images=True)
+    return Protocol(name, version, run, parameters, reads=())
 
 
 def test_a_result_is_plain_and_says_what_made_it(backbone, few_test_images):
