@@ -67,7 +67,7 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "N-pair": lambda: losses.NPairLoss(l2=0.002),
 }
 SYNTHETIC = (("synthetic", 1.0), ("synthetic", 0.3), ("synthetic", 0.1))
-POLICY = (("policy_lr", 10.0), ("policy_lr", 3.0))
+POLICY = (("policy_lr", 0.02), ("policy_lr", 0.005))
 UNIFORM = (("policy_lr", 0.0),)  # leaves the policies of DE-DSP as they begin
 ROWS = {
     "DDML": Row("DDML"),

@@ -86,7 +86,8 @@ class DEDSP(MetricLearning):
         judge_every: steps from one G to the next.
         judge_images: held-out images that G is taken of, whole classes.
         entropy: weight of the policies' relative entropies, which the loss is lowered by.
-        policy_lr: the policies' learning rate as a part of the embedding's.
+        policy_lr: the policies' learning rate, scaled and scheduled as the optimizer's own; for
+            AdamW, whose steps do not depend on the size of a loss.
 
     Raises:
         ValueError: another loss, or a value outside its range; when training begins, several
@@ -113,7 +114,7 @@ class DEDSP(MetricLearning):
         judge_every: int = 10,
         judge_images: int = 96,
         entropy: float = 0.01,
-        policy_lr: float = 10.0,
+        policy_lr: float = 0.02,
     ) -> None:
         check_chosen_for("DEDSP", loss)
         super().__init__(
@@ -161,8 +162,8 @@ class DEDSP(MetricLearning):
         data.loader.sampler.choose = self.choose
 
     def rates(self) -> dict[nn.Module, float]:
-        policies = {self.class_policy: self.policy_lr, self.negative_policy: self.policy_lr}
-        return {**super().rates(), **policies}
+        rate = self.policy_lr / self.optimizer.lr
+        return {**super().rates(), self.class_policy: rate, self.negative_policy: rate}
 
     @torch.no_grad()
     def choose(self, seeds: list[int], how_many: int, generator: torch.Generator) -> list[int]:

@@ -66,7 +66,8 @@ class PADS(MetricLearning):
         adapt_every: steps from one adaptation to the next, 2 or more: what was judged at one step
             changes the histogram at the next, when the policy has learned from it.
         judge_images: held-out images that are judged, whole classes.
-        policy_lr: the policy's learning rate as a part of the embedding's.
+        policy_lr: the policy's learning rate, scaled and scheduled as the optimizer's own; for
+            AdamW, whose steps do not depend on the size of a loss.
 
     Raises:
         ValueError: another loss, or a value outside its range; when training begins, several
@@ -98,7 +99,7 @@ class PADS(MetricLearning):
         start: tuple[float, float] | None = None,
         adapt_every: int = 30,
         judge_images: int = 256,
-        policy_lr: float = 1.0,
+        policy_lr: float = 0.02,
     ) -> None:
         check_chosen_for("PADS", loss)
         super().__init__(
@@ -152,7 +153,7 @@ class PADS(MetricLearning):
         self.judge_by(self.trainer.datamodule)  # again: resident images have moved to the device
 
     def rates(self) -> dict[nn.Module, float]:
-        return {**super().rates(), self.policy: self.policy_lr}
+        return {**super().rates(), self.policy: self.policy_lr / self.optimizer.lr}
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Of P classes x K rows, class by class, as the data's ``per_class`` makes them."""

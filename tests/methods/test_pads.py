@@ -257,7 +257,7 @@ def fit(model, *callbacks, **options):
 
 @quiet
 def test_a_fit_shows_no_image_that_is_held_out_and_moves_the_policy():
-    model, seen = method(policy_lr=5.0), Rows()
+    model, seen = method(policy_lr=0.25), Rows()
     fit(model, seen)
     assert not seen.rows & set(model.held_out.rows.flatten().tolist())
     assert model.policy[4].weight.abs().max() > 0
@@ -270,7 +270,7 @@ def test_a_fit_shows_no_image_that_is_held_out_and_moves_the_policy():
 @pytest.mark.parametrize("every", [2, 3])
 def test_a_resumed_run_repeats_the_losses(name, every, resumed_like_new):
     """It goes on at a step at which it acts, or judges."""
-    resumed_like_new(lambda: method(name, policy_lr=5.0, adapt_every=every), **DATA)
+    resumed_like_new(lambda: method(name, policy_lr=0.25, adapt_every=every), **DATA)
 
 
 # what is refused
