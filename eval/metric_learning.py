@@ -4,12 +4,12 @@
 
 First is chosen, on one seed and half of the training classes, by Recall@1 on their other half: for
 each loss its learning rate, and whether its embeddings have length 1 where its paper leaves it
-open; then for DAML and the samplers, which take that of their loss, an option of their own. Then
-every row is trained on all training classes for as many steps, and scored on the test classes. A
-self-supervised run has seen all training images, without their labels. The record is
-eval/results/metric_learning.json; what is in it is not run again, so the command goes on where it
-was stopped, and other sets or seeds are added. `python eval/tables.py` puts it into
-docs/metric_learning.md.
+open; then for DAML and the samplers, which take that of their loss, an option of their own. Cars196
+takes all but the rates from Omniglot, which has to be there before. Then every row is trained on
+all training classes for as many steps, and scored on the test classes. A self-supervised run has
+seen all training images, without their labels. The record is eval/results/metric_learning.json;
+what is in it is not run again, so the command goes on where it was stopped, and other sets or seeds
+are added. `python eval/tables.py` puts it into docs/metric_learning.md.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from measure import pretrained
-from metric_rows import ROWS, SETS, STARTS, best, candidates, setup
+from metric_rows import ROWS, SETS, STARTS, Candidate, best, candidates, setup
 from metric_runs import POINTS, Cell, Job, about_data, run, untrained
 from records import RESULTS, at_least, provenance, read_record
 from tqdm import tqdm
@@ -51,18 +51,19 @@ class Table:
         """How the losses of these rows are trained, then the options of the rows themselves."""
         losses = dict.fromkeys(ROWS[row].loss for row in rows)
         others = [row for row in rows if ROWS[row].knobs]
-        for what, some in (("losses", losses), ("options", others)):
-            jobs = []
-            for part in self.weights:
-                found = self.of(part).setdefault("choice", {})
-                for row in some:
-                    tried, loss = found.setdefault(row, []), ROWS[row].loss
-                    given = {} if what == "losses" else best(found[loss])
-                    for tries in candidates(row, part[1]):
-                        if all(cell["candidate"] != tries for cell in tried):
-                            job = self.job(part, row, {**given, **tries}, 0)
-                            jobs.append((tried, run, {**job, "half": True, "tried": tries}))
-            self.make(f"choosing {what}", jobs)
+        for name in dict.fromkeys(name for name, _ in self.weights):
+            for what, some in (("losses", losses), ("options", others)):
+                jobs = []
+                for part in (part for part in self.weights if part[0] == name):
+                    found = self.of(part).setdefault("choice", {})
+                    for row in some:
+                        tried, loss = found.setdefault(row, []), ROWS[row].loss
+                        given = {} if what == "losses" else best(found[loss])
+                        for tries in self.candidates(part, row):
+                            if all(cell["candidate"] != tries for cell in tried):
+                                job = self.job(part, row, {**given, **tries}, 0)
+                                jobs.append((tried, run, {**job, "half": True, "tried": tries}))
+                self.make(f"{name}, choosing {what}", jobs)
 
     def fill(self, rows: list[str], seeds: list[int]) -> None:
         """Every row and seed, and the weights that they begin from."""
@@ -81,7 +82,16 @@ class Table:
 
     def chosen(self, part: Part, row: str) -> dict[str, Any]:
         choice = self.of(part)["choice"]
-        return {**best(choice[ROWS[row].loss]), **(best(choice[row]) if ROWS[row].knobs else {})}
+        option = (self.known(part, row) or best(choice[row])) if ROWS[row].knobs else {}
+        return {**best(choice[ROWS[row].loss]), **option}
+
+    def candidates(self, part: Part, row: str) -> list[Candidate]:
+        return candidates(row, part[1], self.known(part, row))
+
+    def known(self, part: Part, row: str) -> Candidate | None:
+        """What was chosen for a row on the set that this one is like."""
+        like = SETS[part[0]].like
+        return best(self.of((like, part[1]))["choice"][row]) if like else None
 
     def of(self, part: Part) -> dict[str, Any]:
         name, start = part
@@ -109,7 +119,7 @@ class Table:
                 (cells, job), made = futures[future], future.result()
                 cells.append(made)
                 if job["half"]:
-                    tried = candidates(job["row"], job["start"])
+                    tried = self.candidates((job["set"], job["start"]), job["row"])
                     cells.sort(key=lambda cell: tried.index(cell["candidate"]))
                 else:
                     cells.sort(key=lambda cell: cell["seed"])
@@ -135,6 +145,10 @@ def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse
     args = parser.parse_args(argv)
     for name in ("sets", "starts", "rows", "seeds"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
+    for name in args.sets:
+        if (like := SETS[name].like) and like not in args.sets:
+            parser.error(f"--sets {name} takes what is chosen on {like}: add {like}")
+    args.sets.sort(key=lambda name: SETS[name].like is not None)
     return parser, args
 
 

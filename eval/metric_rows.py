@@ -37,6 +37,7 @@ class Setting(NamedTuple):
     view: dict[str, Any]  # arguments of SupervisedView
     self_supervised: str  # the config of the run that the second half of the rows begins from
     held_out: int  # images of a class, for the rows that judge themselves
+    like: str | None = None  # the set whose choices hold here too, but for learning rates
     width: int = 16
     batch: int = 64
     per_class: int = 2
@@ -54,6 +55,7 @@ SETS = {
         {"size": 40, "scale": [0.4, 1.0], "normalize": "half"},
         "simclr_cars196_cpu",
         held_out=2,
+        like="omniglot",
     ),
 }
 LOSSES: dict[str, Callable[[], nn.Module]] = {
@@ -93,11 +95,15 @@ RATES = {"random weights": (0.0005, 0.002, 0.008), "SimCLR": (0.0001, 0.0005, 0.
 LENGTHS = {"triplet": (True,), "semi-hard triplet": (True,), "lifted": (False,), "N-pair": (False,)}
 
 
-def candidates(row: str, start: str) -> list[Candidate]:
-    """What is tried for a row that is a loss alone, or for the option of another."""
+def candidates(row: str, start: str, known: Candidate | None = None) -> list[Candidate]:
+    """What is tried for a row that is a loss alone, or for the option of another.
+
+    Args:
+        known: what was chosen on a set that this one is like: only rates are tried then.
+    """
     if knobs := ROWS[row].knobs:
-        return [{name: value} for name, value in knobs]
-    lengths = LENGTHS.get(row, (True, False))
+        return [] if known else [{name: value} for name, value in knobs]
+    lengths = (known["normalize"],) if known else LENGTHS.get(row, (True, False))
     return [{"lr": lr, "normalize": n} for n in lengths for lr in RATES[start]]
 
 

@@ -220,12 +220,27 @@ def test_what_is_in_the_record_is_not_run_again(go):
     )
 
 
+def test_cars_take_all_but_the_rates_from_omniglot(go):
+    choosing = ("--sets", "cars196", "omniglot", "--seeds", "0", "--starts", "random weights")
+    found, ran = go(*choosing, *ASKED)
+    cars = [job for job in ran if job["set"] == "cars196"]
+    tried = [(job["row"], job["tried"]) for job in cars if job["half"]]
+    assert tried == [
+        (row, {"lr": lr, "normalize": True})
+        for row in ("triplet", "angular")
+        for lr in (0.0005, 0.002, 0.008)
+    ]
+    by_row = {job["row"]: job["chosen"] for job in cars if not job["half"]}
+    assert by_row["DAML (triplet)"] == {"lr": 0.008, "normalize": True, "synthetic": 0.1}
+    assert go(*choosing, *ASKED) == (found, [])
+
+
 def test_equal_candidates_are_chosen_by_their_order_and_not_by_who_is_first(driver):
     best = driver["best"]
     tried = [cell(0, 5.0, candidate={"lr": lr}) for lr in (1, 2)]
     assert best(tried) == {"lr": 1}
     table = driver["Table"]({"setup": {}, "sets": {}}, {}, ThreadPoolExecutor(1), lambda: None)
-    job = {"row": "triplet", "start": "random weights", "half": True}
+    job = {"set": "omniglot", "row": "triplet", "start": "random weights", "half": True}
     cells = []
     jobs = [
         (cells, lambda job, lr=lr: cell(0, 5.0, candidate={"lr": lr, "normalize": True}), job)
@@ -312,6 +327,7 @@ def test_costs_of_choosing(script, tables, tmp_path, monkeypatch):
         (["--seeds", "-1"], "must be 0 or more, not -1"),
         (["--steps", "3"], "must be 4 or more, not 3"),
         (["--rows", "DE-DSP"], "invalid choice: 'DE-DSP'"),
+        (["--sets", "cars196"], "--sets cars196 takes what is chosen on omniglot: add omniglot"),
     ],
 )
 def test_bad_options_are_one_line(driver, argv, said, capsys):
