@@ -65,12 +65,13 @@ class DEDSP(MetricLearning):
     first order: G is the gradient for the embedding layer of their :func:`neighbourhood_loss`, and
     the reward of an anchor with one negative is <gradient of their loss, G> with the features held
     fixed, by how much a small step on it lowers the loss of the held-out images. G is taken every
-    ``judge_every`` steps, first when there were so many: before, the statistics of BatchNorm that
-    it goes by say nothing, and the policies stay as they are. That of the negatives follows the
-    gradient of its expected reward, over all that it might have drawn first (Ciosek & Whiteson
-    2018, "Expected Policy Gradients", AAAI); that of the classes REINFORCE, with the rewards of the
-    anchors that are of a class or have a negative of it, less the batch's mean. Rewards are
-    divided by their deviation. Neither the policies' loss nor the metric's moves the other.
+    ``judge_every`` steps, first when there were so many: the statistics of BatchNorm that it goes
+    by say nothing of a new network, and until then the policies learn nothing. That of the
+    negatives follows the gradient of its expected reward, over all that it might draw first
+    (Ciosek & Whiteson 2018, "Expected Policy Gradients", AAAI), with the mean of an anchor's
+    candidates for baseline; that of the classes REINFORCE, with the rewards of the anchors that are
+    of a class or have a negative of it, and the mean of the batch's for baseline. Both are divided
+    by their deviation. Neither the policies' loss nor the metric's moves the other.
 
     Logged beside the loss: ``metric``; ``reward``, the mean of the chosen; ``entropy`` and
     ``class_entropy`` of the policies as a part of the uniform one's; ``rank``, the mean rank of the
@@ -83,7 +84,7 @@ class DEDSP(MetricLearning):
         loss: ``TripletMarginLoss`` or ``NPairLoss`` of ``sslkit.losses``, without a miner.
         negatives: negatives an anchor; by default 1, with the N-pair loss half of the batch's
             other classes.
-        judge_every: steps from one G to the next.
+        judge_every: steps from one G to the next, and to the first.
         judge_images: held-out images that G is taken of, whole classes.
         entropy: weight of the policies' relative entropies, which the loss is lowered by.
         policy_lr: the policies' learning rate, scaled and scheduled as the optimizer's own; for
@@ -189,8 +190,9 @@ class DEDSP(MetricLearning):
         )
         of_rows = loss_of_each(self.loss, z, positive, picks)
         rewards = self.rewards(features.detach(), positive)
-        gained = standardised(rewards.flatten(), candidates.flatten()).view_as(rewards)
-        policy = -(scores.softmax(1) * gained).sum(1).mean()
+        baseline = (rewards * candidates).sum(1, keepdim=True) / n_candidates
+        gained = standardised((rewards - baseline).flatten(), candidates.flatten())
+        policy = -(scores.softmax(1) * gained.view_as(rewards)).sum(1).mean()
         reward, entropy = rewards.gather(1, picks).mean(1), relative_entropy(scores).mean()
         of_classes, class_entropy = self._of_classes(classes, labels, picks, standardised(reward))
         policy = policy + of_classes - self.entropy * (entropy + class_entropy)
@@ -215,14 +217,19 @@ class DEDSP(MetricLearning):
         return {"held_out": loss.detach(), "held_out_recall": recall_at_1(z.detach(), labels)}
 
     def rewards(self, features: Tensor, positive: Tensor) -> Tensor:
-        """<gradient for the embedding layer of the loss of a with n alone, G>, (N, N)."""
+        """<gradient for the embedding layer of the loss of a with n alone, G>, (N, N).
+
+        Those of rows of the anchor's own class mean nothing.
+        """
 
         def of_pairs(weight: Tensor, bias: Tensor) -> Tensor:
             z = F.linear(features.float(), weight, bias)
             z = unit(z) if self.backbone.normalize else z
             rows = torch.arange(len(z), device=z.device)
             return torch.func.vmap(
-                lambda n: loss_of_each(self.loss, z, positive, n.expand(len(z), 1)), out_dims=1
+                lambda n: loss_of_each(self.loss, z, positive, n.expand(len(z), 1)),
+                out_dims=1,
+                chunk_size=16,  # each takes memory for (N, D)
             )(rows)
 
         weights = tuple(p.detach().float() for p in self._head())

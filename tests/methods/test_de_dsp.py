@@ -148,9 +148,10 @@ def test_the_reward_is_what_a_small_step_on_the_anchors_loss_does_for_the_held_o
     assert rewards.std() > 0.02
 
 
-def test_rewards_are_taken_without_a_warning():
+@each_loss
+def test_rewards_are_taken_without_a_warning(name):
     """In a process of its own: torch warns at the first use of forward mode alone."""
-    code = "import warnings, test_de_dsp as t; model = t.ready(t.method()); "
+    code = f"import warnings, test_de_dsp as t; model = t.ready(t.method({name!r})); "
     code += "warnings.simplefilter('error'); model.objective(t.batch())"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
 
@@ -188,14 +189,14 @@ def test_neither_moves_the_other(name):
     metric = torch.stack(of_rows).mean()
 
     rewards = model.rewards(features.detach(), positive)
-    deviation = rewards[candidates].std(correction=0)
-    policy, entropy = 0, 0
+    policy, entropy, gained = 0, 0, []
     for i in range(12):
         others = [j for j in range(12) if candidates[i, j]]
         p = scores[i, others].softmax(0)
-        gained = (rewards[i, others] - rewards[candidates].mean()) / deviation
-        policy = policy - (p * gained).sum() / 12
+        gained.append(rewards[i, others] - rewards[i, others].mean())
+        policy = policy - (p * gained[-1]).sum() / 12
         entropy = entropy - (p * p.log()).sum() / math.log(10) / 12
+    policy = policy / torch.cat(gained).std(correction=0)
     reward = rewards.gather(1, picks).mean(1)
     advantage = (reward - reward.mean()) / reward.std(correction=0)
     own = model.class_policy(relations.beside(classes[:1]))
@@ -260,9 +261,13 @@ def test_the_batch_moves_the_relations_of_every_view(name):
 def test_negatives_an_anchor(monkeypatch):
     def picked(name, **options):
         model, found = ready(method(name, **options)), []
-        count = de_dsp.how_many
-        monkeypatch.setattr(de_dsp, "how_many", lambda *x: found.append(count(*x)) or found[-1])
-        model.objective(batch())
+        each = de_dsp.loss_of_each
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "rewards", lambda *_: torch.zeros(12, 12))
+            patch.setattr(
+                de_dsp, "loss_of_each", lambda *x: found.append(x[3].shape[1]) or each(*x)
+            )
+            model.objective(batch())
         return found[0]
 
     assert picked("triplet") == 1
