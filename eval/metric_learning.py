@@ -5,7 +5,7 @@
 First is chosen, on one seed and half of the training classes, by Recall@1 on their other half: for
 each loss its learning rate, and whether its embeddings have length 1 where its paper leaves it
 open; then for DAML and the samplers, which take that of their loss, an option of their own. Cars196
-takes all but the rates from Omniglot, which has to be there before. Then every row is trained on
+takes all but the rates of the losses from Omniglot. Then every row is trained on
 all training classes for as many steps, and scored on the test classes. A self-supervised run has
 seen all training images, without their labels. The record is eval/results/metric_learning.json;
 what is in it is not run again, so the command goes on where it was stopped, and other sets or seeds
@@ -52,14 +52,17 @@ class Table:
         losses = dict.fromkeys(ROWS[row].loss for row in rows)
         others = [row for row in rows if ROWS[row].knobs]
         for name in dict.fromkeys(name for name, _ in self.weights):
+            parts = [part for part in self.weights if part[0] == name]
             for what, some in (("losses", losses), ("options", others)):
                 jobs = []
-                for part in (part for part in self.weights if part[0] == name):
+                for part in parts:
                     found = self.of(part).setdefault("choice", {})
                     for row in some:
+                        if not (all_tries := self.candidates(part, row)):
+                            continue
                         tried, loss = found.setdefault(row, []), ROWS[row].loss
                         given = {} if what == "losses" else best(found[loss])
-                        for tries in self.candidates(part, row):
+                        for tries in all_tries:
                             if all(cell["candidate"] != tries for cell in tried):
                                 job = self.job(part, row, {**given, **tries}, 0)
                                 jobs.append((tried, run, {**job, "half": True, "tried": tries}))
@@ -91,7 +94,7 @@ class Table:
     def known(self, part: Part, row: str) -> Candidate | None:
         """What was chosen for a row on the set that this one is like."""
         like = SETS[part[0]].like
-        return best(self.of((like, part[1]))["choice"][row]) if like else None
+        return best(self.record["sets"][like][part[1]]["choice"][row]) if like else None
 
     def of(self, part: Part) -> dict[str, Any]:
         name, start = part
@@ -116,17 +119,23 @@ class Table:
         futures = {self.pool.submit(do, job): (cells, job) for cells, do, job in jobs}
         try:
             for future in tqdm(as_completed(futures), total=len(futures), desc=what, unit="run"):
-                (cells, job), made = futures[future], future.result()
-                cells.append(made)
-                if job["half"]:
-                    tried = self.candidates((job["set"], job["start"]), job["row"])
-                    cells.sort(key=lambda cell: tried.index(cell["candidate"]))
-                else:
-                    cells.sort(key=lambda cell: cell["seed"])
-                self.save()
+                made = future.result()
+                self.keep(*futures.pop(future), made)
         except BaseException:
             self.pool.shutdown(wait=False, cancel_futures=True)
+            for future, place in futures.items():
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    self.keep(*place, future.result())
             raise
+
+    def keep(self, cells: list[Cell], job: Job, made: Cell) -> None:
+        cells.append(made)
+        if job["half"]:
+            tried = self.candidates((job["set"], job["start"]), job["row"])
+            cells.sort(key=lambda cell: tried.index(cell["candidate"]))
+        else:
+            cells.sort(key=lambda cell: cell["seed"])
+        self.save()
 
 
 def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
@@ -145,9 +154,6 @@ def arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse
     args = parser.parse_args(argv)
     for name in ("sets", "starts", "rows", "seeds"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
-    for name in args.sets:
-        if (like := SETS[name].like) and like not in args.sets:
-            parser.error(f"--sets {name} takes what is chosen on {like}: add {like}")
     args.sets.sort(key=lambda name: SETS[name].like is not None)
     return parser, args
 
@@ -187,13 +193,16 @@ def fill(parser: argparse.ArgumentParser, args: argparse.Namespace, path: Path) 
         if kept.setdefault(key, found) != found:
             parser.error(f"{path} is of {what} {kept[key]}, not {found}: move it away")
 
-    weights: dict[Part, str | None] = {}
     for name in args.sets:
         try:
             found = about_data(name)
         except (FileNotFoundError, ValueError) as error:
             parser.error(f"{name}: {error}")
         same(record["data"], name, found, f"{name} with")
+        if (like := SETS[name].like) and like not in args.sets and lacking(record, like, args):
+            parser.error(f"--sets {name} takes what is chosen on {like}: add {like}")
+    weights: dict[Part, str | None] = {}
+    for name in args.sets:
         for start in args.starts:
             weights[name, start] = None
             if start != STARTS[0]:
@@ -207,6 +216,14 @@ def fill(parser: argparse.ArgumentParser, args: argparse.Namespace, path: Path) 
         table.choose(args.rows)
         table.fill(args.rows, args.seeds)
     print(path)
+
+
+def lacking(record: dict[str, Any], name: str, args: argparse.Namespace) -> bool:
+    """Whether a record lacks a choice on a set that the rows asked for take."""
+    wanted = {ROWS[row].loss for row in args.rows} | {r for r in args.rows if ROWS[r].knobs}
+    parts = record["sets"].get(name, {})
+    choices = [parts.get(start, {}).get("choice", {}) for start in args.starts]
+    return any(not choice.get(row) for choice in choices for row in wanted)
 
 
 def self_supervised(args: argparse.Namespace, name: str) -> str:

@@ -1,5 +1,6 @@
 """The rows of metric learning's tables, and what `eval/metric_learning.py` chooses for each."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ class Setting(NamedTuple):
     view: dict[str, Any]  # arguments of SupervisedView
     self_supervised: str  # the config of the run that the second half of the rows begins from
     held_out: int  # images of a class, for the rows that judge themselves
-    like: str | None = None  # the set whose choices hold here too, but for learning rates
+    like: str | None = None  # the set whose choices hold here too, but for the losses' rates
     width: int = 16
     batch: int = 64
     per_class: int = 2
@@ -99,7 +100,7 @@ def candidates(row: str, start: str, known: Candidate | None = None) -> list[Can
     """What is tried for a row that is a loss alone, or for the option of another.
 
     Args:
-        known: what was chosen on a set that this one is like: only rates are tried then.
+        known: what was chosen on a set that this one is like: only a loss's rates are tried then.
     """
     if knobs := ROWS[row].knobs:
         return [] if known else [{name: value} for name, value in knobs]
@@ -124,8 +125,15 @@ def setup() -> dict[str, Any]:
             for name, row in ROWS.items()
             if row.fixed or row.knobs
         },
+        "defaults": {kind.__name__: defaults(kind) for kind in (DAML, DEDSP, PADS)},
         "steps of warm-up": WARMUP,
     }
+
+
+def defaults(kind: type[MetricLearning]) -> Candidate:
+    """The options that a method has if nothing is said of them."""
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def method_of(row: Row, setting: Setting, chosen: Candidate, batches: int = 1) -> MetricLearning:

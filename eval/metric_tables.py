@@ -147,13 +147,16 @@ def watched(record: dict[str, Any]) -> str:
 
 def choice(record: dict[str, Any]) -> str:
     """What was chosen on held-out classes; in italics a rate at the end of those tried."""
-    found = [each for each in parts_of(record) if each[2].get("choice")]
+    found = [each for each in parts_of(record) if each[2].get("choice") or rows_of(each[2])]
     table: Rows = [["", *(f"{TITLES[name]}, {start}" for name, start, _ in found)]]
     for row in ROWS:
         cells = []
         for _, start, part in found:
             tried = part.get("choice", {}).get(row)
-            chosen = best(tried) if tried else {}
+            trained = rows_of(part).get(row)
+            chosen = best(tried) if tried else trained[0]["chosen"] if trained else {}
+            if not tried:  # an option that was chosen elsewhere, beside the choice of the loss
+                chosen = {knob: chosen[knob] for knob, _ in ROWS[row].knobs if knob in chosen}
             if "lr" in chosen:
                 rate = f"{chosen['lr']:g}"
                 ends = (min(RATES[start]), max(RATES[start]))

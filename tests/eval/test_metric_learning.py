@@ -31,6 +31,7 @@ def cell(seed, recall, **more):
     scores = {"nmi": 50.0 + seed, "f1": 10.0, "recall@1": recall, "recall@2": 60.0}
     scores |= {"recall@4": 70.0, "recall@8": 80.0}
     about = {"curve": [[10, recall - 8], [20, recall]], "watched": [{"loss": 9}, {"loss": seed}]}
+    about["chosen"] = {}
     return {
         "seed": seed,
         **scores,
@@ -93,6 +94,12 @@ def test_tables_by_hand(tables):
         "| Omniglot, random weights | DAML (triplet) | 0.75 | 0.50 | 0.25 |  |  |  |",
         "| Omniglot, random weights | DE-DSP (triplet) |  |  |  | 0.25 | 0.50 | 1.00 |",
     ]
+    taken = {"rows": {"DAML (triplet)": [cell(0, 1.0, chosen={"lr": 0.1, "synthetic": 0.3})]}}
+    both = record(**rows)
+    both["sets"]["cars196"] = {"SimCLR": taken}
+    both["data"]["cars196"] = both["data"]["omniglot"]
+    said = tables["blocks"]({"metric_learning": both}, {})["choice"].splitlines()
+    assert "| DAML (triplet) | synthetic 0.3 | synthetic 0.3 |" in said
     assert found["choice"].splitlines()[2:] == [
         *("| triplet | 0.002, length 1 |", "| DAML (triplet) | synthetic 0.3 |"),
         "| N-pair | *0.008*, any length |",
@@ -220,7 +227,7 @@ def test_what_is_in_the_record_is_not_run_again(go):
     )
 
 
-def test_cars_take_all_but_the_rates_from_omniglot(go):
+def test_cars_take_all_but_the_rates_of_losses_from_omniglot(go, capsys):
     choosing = ("--sets", "cars196", "omniglot", "--seeds", "0", "--starts", "random weights")
     found, ran = go(*choosing, *ASKED)
     cars = [job for job in ran if job["set"] == "cars196"]
@@ -232,7 +239,17 @@ def test_cars_take_all_but_the_rates_from_omniglot(go):
     ]
     by_row = {job["row"]: job["chosen"] for job in cars if not job["half"]}
     assert by_row["DAML (triplet)"] == {"lr": 0.008, "normalize": True, "synthetic": 0.1}
+    assert "DAML (triplet)" not in found["sets"]["cars196"]["random weights"]["choice"]
     assert go(*choosing, *ASKED) == (found, [])
+    # alone they are enough where the record has what they take
+    only = ("--sets", "cars196", *choosing[3:])
+    assert go(*only, *ASKED) == (found, [])
+    with pytest.raises(SystemExit) as exit:
+        go(*only, "--rows", "N-pair")
+    assert exit.value.code == 2
+    assert (
+        "--sets cars196 takes what is chosen on omniglot: add omniglot" in capsys.readouterr().err
+    )
 
 
 def test_equal_candidates_are_chosen_by_their_order_and_not_by_who_is_first(driver):
@@ -327,7 +344,6 @@ def test_costs_of_choosing(script, tables, tmp_path, monkeypatch):
         (["--seeds", "-1"], "must be 0 or more, not -1"),
         (["--steps", "3"], "must be 4 or more, not 3"),
         (["--rows", "DE-DSP"], "invalid choice: 'DE-DSP'"),
-        (["--sets", "cars196"], "--sets cars196 takes what is chosen on omniglot: add omniglot"),
     ],
 )
 def test_bad_options_are_one_line(driver, argv, said, capsys):
