@@ -33,6 +33,7 @@ from sslkit.methods.sampling import (
     ranks,
     relative_entropy,
     standardised,
+    tell_of_rate,
 )
 from sslkit.training import Optimizer
 from sslkit.views import View
@@ -144,6 +145,7 @@ class DEDSP(MetricLearning):
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         check_single("DEDSP", world_size)
+        tell_of_rate("DEDSP", self.optimizer, self.policy_lr)
         super().prepare(dataset, batch_size, world_size)
         if self.relations is None:
             present = torch.bincount(dataset.labels.cpu()) > 0  # type: ignore[attr-defined]

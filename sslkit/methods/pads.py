@@ -22,7 +22,7 @@ from sslkit.methods.held_out import (
 )
 from sslkit.methods.metric_learning import MetricLearning
 from sslkit.methods.negatives import check_chosen_for, draw, how_many, loss_of_each
-from sslkit.methods.sampling import NEVER, gumbel_top_k, ranks, relative_entropy
+from sslkit.methods.sampling import NEVER, gumbel_top_k, ranks, relative_entropy, tell_of_rate
 from sslkit.training import Optimizer
 from sslkit.views import View
 
@@ -138,6 +138,7 @@ class PADS(MetricLearning):
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         check_single("PADS", world_size)
+        tell_of_rate("PADS", self.optimizer, self.policy_lr)
         super().prepare(dataset, batch_size, world_size)
 
     def take(self, data: DataModule, world_size: int = 1) -> None:

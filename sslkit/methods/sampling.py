@@ -1,10 +1,14 @@
 """Policies that choose some of many: scores, drawing by them, and what REINFORCE needs of it."""
 
+import logging
 import math
 
 import torch
 from torch import Tensor, nn
 
+from sslkit.training import Optimizer
+
+logger = logging.getLogger("sslkit")
 NEVER = -1e9  # the score of what must not be drawn; finite, so that its gradient is 0 and not NaN
 
 
@@ -26,6 +30,18 @@ class Scorer(nn.Sequential):
     def forward(self, features: Tensor) -> Tensor:
         given = features.detach().to(self[0].weight.dtype)
         return super().forward(given).squeeze(-1).float()
+
+
+def tell_of_rate(name: str, optimizer: Optimizer, policy_lr: float) -> None:
+    """Say that a policy's learning rate is one for AdamW, where the optimiser is another.
+
+    >>> tell_of_rate("PADS", Optimizer(name="adamw"), 0.02)
+    """
+    if policy_lr and optimizer.name != "adamw":
+        logger.warning(
+            "%s: policy_lr %g is a rate for AdamW; by %s the policy may learn nothing",
+            *(name, policy_lr, optimizer.name),
+        )
 
 
 def bumps(x: Tensor, places: int, *, reach: float = 0.8) -> Tensor:

@@ -273,6 +273,14 @@ def test_a_resumed_run_repeats_the_losses(name, every, resumed_like_new):
     resumed_like_new(lambda: method(name, policy_lr=0.25, adapt_every=every), **DATA)
 
 
+def test_the_policy_has_a_learning_rate_of_its_own():
+    model = method(policy_lr=0.25, backbone_lr=0.5)
+    groups = model.optimizer.build(model, 8, model.rates()).param_groups
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    parameters = list(model.policy.parameters())
+    assert [rate[id(p)] for p in parameters] == pytest.approx([0.25] * len(parameters))
+
+
 # what is refused
 
 

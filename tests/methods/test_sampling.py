@@ -13,7 +13,9 @@ from sslkit.methods.sampling import (
     ranks,
     relative_entropy,
     standardised,
+    tell_of_rate,
 )
+from sslkit.training import Optimizer
 
 
 def by_hand(scores, picks):
@@ -118,3 +120,11 @@ def test_ranks_are_of_the_candidates_alone():
         for j in mine:
             nearer = sum(float(far[i, k]) < float(far[i, j]) for k in mine)
             assert found[i, j].item() == pytest.approx(nearer / (len(mine) - 1))
+
+
+def test_a_rate_for_another_optimiser_is_told(caplog):
+    tell_of_rate("PADS", Optimizer(name="adamw"), 0.02)
+    tell_of_rate("PADS", Optimizer(name="lars"), 0.0)
+    assert not caplog.records
+    tell_of_rate("PADS", Optimizer(name="lars"), 0.02)
+    assert "PADS: policy_lr 0.02 is a rate for AdamW; by lars the policy may" in caplog.text
