@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     step: int | None = None
     n_train: int | None = None
     n_test: int | None = None
-    note: str = ""  # how to get what is absent, why it failed
+    note: str = ""  # how to get what is absent, why it failed, what a score leaves out
 
     @property
     def text(self) -> str:
@@ -173,7 +173,7 @@ def _entries(label: str, protocol: str, data: str, title: str, result: Result) -
         score = (scores or {}).get(metric)
         status, note = "not run", ""
         if scores is not None and isinstance(score, int | float) and math.isfinite(score):
-            status = "scored"
+            status, note = "scored", (scores or {}).get("left_out", "")
         elif scores is not None:
             status, note = "failed", f"its {metric} is {score}"
         elif failed is not None:

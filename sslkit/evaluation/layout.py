@@ -130,6 +130,7 @@ def notes_under(entries: Sequence[Entry]) -> list[str]:
     for e in ours:
         step = "" if e.step is None else f", step {e.step:,}"
         lines += [f"{e.target}: {e.backbone}{step}."] if e.backbone else []
+    lines += [f"{e.title}: {e.note}." for e in ours if e.status == "scored" and e.note]
     lines += [f"Absent ({e.title}): {e.note}" for e in ours if e.status == "absent"]
     for e in ours:
         if e.status == "failed":

@@ -185,10 +185,15 @@ def searched_for(labels: Tensor, queries: Tensor | None = None) -> Tensor:
     >>> searched_for(torch.tensor([0, 1, 0]), torch.tensor([True, True, False]))
     tensor([ True, False, False])
     """
-    there = labels if queries is None else labels[~queries]
-    classes, counts = there.unique(return_counts=True)
-    found = torch.isin(labels, classes[counts > (queries is None)])
-    return found if queries is None else found & queries
+    return _others(labels, queries) > 0
+
+
+def _others(labels: Tensor, queries: Tensor | None) -> Tensor:
+    """How many rows may be found for each, (N,); 0 for one that is no query."""
+    _, row, counts = labels.unique(return_inverse=True, return_counts=True)
+    if queries is None:
+        return counts[row] - 1
+    return row[~queries].bincount(minlength=len(counts))[row] * queries
 
 
 def _searchable(
@@ -199,14 +204,14 @@ def _searchable(
     units = unit_vectors(embeddings)
     if len(units) != len(labels):
         raise ValueError(f"there must be a label a row, not {len(labels)} for {len(units)} rows")
-    _, row, counts = labels.unique(return_inverse=True, return_counts=True)
     if queries is None:
-        if not (counts > 1).any():
+        others = _others(labels, None)
+        if not others.any():
             n = len(labels)
             raise ValueError(f"no two of the {n} labels are alike: there is nothing to find")
-        return units, labels, counts[row] - 1, torch.arange(len(labels))
+        return units, labels, others, torch.arange(len(labels))
     queries = _marked(queries, len(labels))
-    others = row[~queries].bincount(minlength=len(counts))[row] * queries
+    others = _others(labels, queries)
     if not others.any():
         n = int(queries.sum())
         raise ValueError(f"no label of the {n} queries is in the gallery: there is nothing to find")

@@ -103,7 +103,9 @@ def _retrieval(task: Task, parameters: Mapping[str, Any]) -> dict[str, Any]:
     scores = retrieval(test, queries=queries, **parameters)
     asked = len(test.labels) if queries is None else int(queries.sum())
     if few := asked - int(searched_for(test.labels, queries).sum()):
-        scores["cut"] = f"{few:,} of {asked:,} images, the only ones of their class, not searched"
+        alone, unknown = "images, alone in their class", "queries, of no class in the gallery"
+        why = alone if queries is None else unknown
+        scores["left_out"] = f"{few:,} of {asked:,} {why}, are left out of recall and MAP"
     return {"metric": "recall@1", **scores}
 
 

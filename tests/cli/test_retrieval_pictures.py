@@ -1,5 +1,7 @@
 """The pictures that ``sslkit evaluate --protocol retrieval`` draws beside its scores."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -97,7 +99,7 @@ def test_the_same_run_by_another_path_keeps_its_score(run):
     assert not (run / "evaluation" / "earlier").exists()
 
 
-def test_no_training_image_is_looked_at_for_them(run, monkeypatch):
+def test_no_training_image_is_extracted_for_them(run, monkeypatch):
     monkeypatch.setattr(
         "sslkit.evaluation.shared_features.cached_features",
         lambda *args, **options: (
@@ -125,6 +127,31 @@ def test_pictures_of_earlier_weights_go_with_their_score(run):
                 aside[f"{name}{end}"] == before[f"classes_birds{end}"] != now[f"classes_birds{end}"]
             )
     assert now["classes_birds-random-retrieval.png"] == first["classes_birds-random-retrieval.png"]
+
+
+def test_a_move_that_was_stopped_is_finished_the_next_time(run, monkeypatch):
+    assert main(ARGV) == 0
+    score = run / "evaluation" / "classes_birds.json"
+    before = pictures(run / "evaluation"), score.read_bytes()
+    weights(1)
+    rename = Path.rename
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Path,
+            "rename",
+            lambda path, to: (
+                (_ for _ in ()).throw(PermissionError("not allowed"))
+                if path.name == "classes_birds-embedding.png"
+                else rename(path, to)
+            ),
+        )
+        assert main(ARGV) != 0
+    assert score.read_bytes() == before[1]
+    assert main(ARGV) == 0
+    aside = run / "evaluation" / "earlier"
+    assert (aside / score.name).read_bytes() == before[1]
+    for end in PAIR:
+        assert (aside / f"classes_birds{end}").read_bytes() == before[0][f"classes_birds{end}"]
 
 
 def test_they_are_shown_on_the_dashboard(run, monkeypatch):

@@ -98,18 +98,19 @@ def test_images_that_no_search_can_find_are_counted():
     features = torch.randn(6, 3)
     run, parameters = PROTOCOLS["retrieval"].run, {"ks": (1,), "seed": 0}
 
-    def cut(labels, queries=None):
+    def left_out(labels, queries=None):
         images = SimpleNamespace(labels=torch.tensor(labels), queries=queries)
         test = Features(features, images.labels)
         task = Task(None, None, SimpleNamespace(test=images), {"test": test}.get)
-        return run(task, parameters).get("cut")
+        return run(task, parameters).get("left_out")
 
-    assert cut([0, 0, 1, 1, 2, 2]) is None
-    said = "of 6 images, the only ones of their class, not searched"
-    assert cut([0, 0, 1, 3, 2, 2]) == f"2 {said}"
+    assert left_out([0, 0, 1, 1, 2, 2]) is None
+    said = "2 of 6 images, alone in their class, are left out of recall and MAP"
+    assert left_out([0, 0, 1, 3, 2, 2]) == said
     # of the queries 0, 2 and 3 the gallery has the class of the first
     queries = torch.tensor([True, False, True, True, False, False])
-    assert cut([0, 0, 1, 1, 2, 2], queries) == f"2 {said}".replace("6", "3")
+    said = "2 of 3 queries, of no class in the gallery, are left out of recall and MAP"
+    assert left_out([0, 0, 1, 1, 2, 2], queries) == said
 
 
 def test_in_shop_is_scored_by_its_queries(tmp_path):

@@ -208,6 +208,9 @@ def test_retrieval_has_a_table_of_its_own():
 
 - [a] CUB: 3 of 200 classes, not the published set
 """)
+    assert "left out" not in table.markdown()
+    scores["left_out"] = "3 of 9 images, alone in their class, are left out of recall and MAP"
+    assert f"\n- CUB: {scores['left_out']}.\n" in transfer_table(results).markdown() + "\n"
     rows = list(csv.DictReader(io.StringIO(table.csv())))
     of_cub = {row["metric"]: float(row["score"]) for row in rows if row["data"] == "cub200"}
     assert of_cub == values
