@@ -30,7 +30,7 @@ from sslkit.training import keep_freed_memory
 
 CONTENDERS = ("triplet", "DE-DSP (triplet)", "PADS (triplet)")
 CHOSEN = {"lr": 0.001, "normalize": True}
-STEPS = 60  # DE-DSP judges itself every 10, PADS every 30
+STEPS = 60  # DE-DSP judges itself every 15, PADS every 30
 CLASSES, OF_CLASS = 98, 10
 
 

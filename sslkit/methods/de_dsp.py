@@ -1,8 +1,6 @@
 """Deep embedding with a discriminative sampling policy (Duan et al. 2019, "Deep Embedding
 Learning with Discriminative Sampling Policy", CVPR)."""
 
-import warnings
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +20,14 @@ from sslkit.methods.held_out import (
     recall_at_1,
 )
 from sslkit.methods.metric_learning import MetricLearning
-from sslkit.methods.negatives import check_chosen_for, draw, how_many, loss_of_each
+from sslkit.methods.negatives import (
+    check_chosen_for,
+    draw,
+    how_many,
+    loss_of_each,
+    slopes_with_each,
+    unit_along,
+)
 from sslkit.methods.relations import Relations
 from sslkit.methods.sampling import (
     NEVER,
@@ -113,8 +118,8 @@ class DEDSP(MetricLearning):
         freeze_batch_norm: bool = False,
         backbone_lr: float = 1.0,
         negatives: int | None = None,
-        judge_every: int = 10,
-        judge_images: int = 96,
+        judge_every: int = 15,
+        judge_images: int = 64,
         entropy: float = 0.01,
         policy_lr: float = 0.02,
     ) -> None:
@@ -139,9 +144,6 @@ class DEDSP(MetricLearning):
             self.register_buffer(f"direction_{name}", torch.zeros_like(like))
         self.relations = None
         self.held_out: HeldOut | None = None
-        with warnings.catch_warnings():  # torch.jit, which jvp uses at first, is deprecated
-            warnings.simplefilter("ignore", FutureWarning)
-            torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         check_single("DEDSP", world_size)
@@ -221,23 +223,16 @@ class DEDSP(MetricLearning):
     def rewards(self, features: Tensor, positive: Tensor) -> Tensor:
         """<gradient for the embedding layer of the loss of a with n alone, G>, (N, N).
 
-        Those of rows of the anchor's own class mean nothing.
+        Of the N-pair loss without its penalty, which is one for all n. Those of rows of the
+        anchor's own class mean nothing.
         """
-
-        def of_pairs(weight: Tensor, bias: Tensor) -> Tensor:
-            z = F.linear(features.float(), weight, bias)
-            z = unit(z) if self.backbone.normalize else z
-            rows = torch.arange(len(z), device=z.device)
-            return torch.func.vmap(
-                lambda n: loss_of_each(self.loss, z, positive, n.expand(len(z), 1)),
-                out_dims=1,
-                chunk_size=16,  # each takes memory for (N, D)
-            )(rows)
-
-        weights = tuple(p.detach().float() for p in self._head())
-        with full_precision(features):
-            along = tuple(buffer.float() for buffer in self._direction())
-            return torch.func.jvp(of_pairs, weights, along)[1].detach()
+        f = features.float()
+        with full_precision(f):
+            z = F.linear(f, *(p.detach().float() for p in self._head()))
+            along = F.linear(f, *(buffer.float() for buffer in self._direction()))
+            if self.backbone.normalize:
+                z, along = unit_along(z, along)
+            return slopes_with_each(self.loss, z, along, positive)
 
     def _negative_scores(
         self, z: Tensor, labels: Tensor, positive: Tensor, candidates: Tensor

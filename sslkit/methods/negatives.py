@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit.embeddings import unit
+from sslkit.embeddings import length_of, unit
 from sslkit.losses import ContrastiveLoss, LiftedStructureLoss, NPairLoss, TripletMarginLoss
 from sslkit.miners.pairs import pair_masks
 
@@ -128,6 +128,45 @@ def loss_of_each(loss: Any, z: Tensor, positive: Tensor, picks: Tensor) -> Tenso
     if isinstance(loss, NPairLoss) and loss.l2:
         of_rows = of_rows + loss.l2 / 2 * (z.square() + z[positive].square()).sum(1)
     return of_rows
+
+
+def slopes_with_each(loss: Any, z: Tensor, along: Tensor, positive: Tensor) -> Tensor:
+    """How fast the loss of each row with each row alone as its negative rises, (N, N).
+
+    Of the N-pair loss without its penalty, which all negatives of an anchor share.
+
+    Args:
+        loss: one of ``CHOSEN_FOR``. z: (N, d), and how they move, along. positive: a row for each,
+            (N,). Rows of the anchor's own class mean nothing as negatives.
+
+    >>> z, positive = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), torch.tensor([1, 0, 0])
+    >>> along = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    >>> slopes_with_each(TripletMarginLoss(margin=0.5), z, along, positive)[0]
+    tensor([-2.,  0., -4.])
+    """
+    if isinstance(loss, TripletMarginLoss) and loss.normalize:
+        z, along = unit_along(z, along)
+    near, rise = z @ z.T, along @ z.T  # of triplets less the squared distance
+    rise = rise + rise.T
+    if isinstance(loss, TripletMarginLoss):
+        square, grow = z.square().sum(1), 2 * (z * along).sum(1)
+        near = 2 * near - square - square[:, None]
+        rise = 2 * rise - grow - grow[:, None]
+    excess, rise = (x - x.gather(1, positive[:, None]) for x in (near, rise))
+    if isinstance(loss, NPairLoss):
+        return excess.sigmoid() * rise
+    return (excess + loss.margin > 0) * rise
+
+
+def unit_along(z: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows at length 1, and how they move there as the rows move.
+
+    >>> unit_along(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 5.0]]))
+    (tensor([[0., 1.]]), tensor([[0.5000, 0.0000]]))
+    """
+    length = length_of(z)
+    z = z / length
+    return z, (along - (along * z).sum(1, keepdim=True) * z) / length
 
 
 def how_many(loss: nn.Module, negatives: int | None, classes: int, candidates: int) -> int:
