@@ -98,6 +98,8 @@ def gains(record: dict[str, Any]) -> str:
     pairs = [(f"DAML ({x})", x) for x in ("contrastive", "triplet", "lifted", "N-pair")]
     for x in ("triplet", "N-pair"):
         pairs += [(f"DE-DSP ({x})", x), (f"DE-DSP ({x})", f"uniform sampling ({x})")]
+    pairs.insert(6, ("DE-DSP (triplet)", "semi-hard triplet"))
+    pairs.append(("PADS (triplet)", "uniform sampling (triplet)"))
     found = [(f"{TITLES[n]}, {start}", rows_of(part)) for n, start, part in parts_of(record)]
     found = [(title, rows) for title, rows in found if rows]
     table: Rows = [["points of Recall@1", *(title for title, _ in found)]]
