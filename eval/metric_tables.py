@@ -1,10 +1,11 @@
 """The tables of docs/metric_learning.md, out of the record of `eval/metric_learning.py`."""
 
+import json
 import statistics
 from typing import Any
 
 from markdown_tables import markdown
-from metric_rows import RATES, ROWS, STARTS, best
+from metric_rows import RATES, ROWS, STARTS, best, setup
 from readme_tables import RETRIEVAL, mean_and_deviation, table
 
 Rows = list[list[str]]
@@ -83,6 +84,9 @@ def rows(record: dict[str, Any]) -> str:
     cells = [c for _, _, part in parts_of(record) for of in rows_of(part).values() for c in of]
     commits = ", ".join(sorted({cell["commit"] for cell in cells}))
     made = f"Measured on {record['hardware']}, commit {commits}: `{record['command']}`."
+    now = json.loads(json.dumps(setup()))
+    if any(record["setup"].get(key) != value for key, value in now.items()):
+        made += " What the methods do by default, or what is tried, has changed since."
     return "\n\n".join([*parts, made])
 
 
@@ -107,7 +111,14 @@ def gains(record: dict[str, Any]) -> str:
         cells = [difference(rows.get(new, []), rows.get(old, [])) for _, rows in found]
         if any(cells):
             table.append([f"{new} over {old}", *cells])
-    return markdown(table)
+    highest = []
+    for title, rows in found:
+        mean = {
+            row: statistics.mean(cell["recall@1"] for cell in cells) for row, cells in rows.items()
+        }
+        first = max(mean, key=mean.__getitem__)
+        highest.append(f"{first}, {mean[first]:.1f} ({title})")
+    return f"{markdown(table)}\n\nHighest Recall@1: {'; '.join(highest)}."
 
 
 def steps(record: dict[str, Any]) -> str:

@@ -58,6 +58,7 @@ def draw(path: Path, images: Any, features: AtHand, *, anew: bool) -> list[Path]
         print(f"no pictures beside {path}: {error}", file=sys.stderr)
         return []
     if written is None:
-        text = f"no pictures beside {path}: its features were not kept; --again draws them"
+        missing = ", ".join(p.name for p in beside(path).values() if not p.exists())
+        text = f"not drawn beside {path}: {missing}; its features were not kept, --again draws all"
         print(text, file=sys.stderr)
     return written or []

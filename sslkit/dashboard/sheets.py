@@ -225,7 +225,9 @@ def neighbour_sheet(
     sheet = Image.new("RGB", (width, head + GAP + queries * (step + foot)), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP + step / 2, GAP), "query", INK, _font(14), anchor="ma")
-    draw.text((3 * GAP + step, GAP), "nearest first", INK, _font(14), anchor="la")
+    title = "nearest first" + "; green: of its class, broken red: not" * (labels is not None)
+    title = title if _font(14).getlength(title) <= width - 4 * GAP - step else "nearest first"
+    draw.text((3 * GAP + step, GAP), title, INK, _font(14), anchor="la")
     known = np.full((queries, k + 1), -1) if labels is None else np.asarray(labels)
     for row in range(queries):
         y = head + GAP + row * (step + foot)

@@ -147,7 +147,6 @@ class DEDSP(MetricLearning):
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         check_single("DEDSP", world_size)
-        tell_of_rate("DEDSP", self.optimizer, self.policy_lr)
         super().prepare(dataset, batch_size, world_size)
         if self.relations is None:
             present = torch.bincount(dataset.labels.cpu()) > 0  # type: ignore[attr-defined]
@@ -162,6 +161,7 @@ class DEDSP(MetricLearning):
         self.held_out, self.per_class = held_out_of(data, "DEDSP"), data.per_class
 
     def on_train_start(self) -> None:
+        tell_of_rate("DEDSP", self.optimizer, self.policy_lr)
         data = self.trainer.datamodule
         self.judge_by(data)  # again: resident images have moved to the device
         data.loader.sampler.choose = self.choose

@@ -138,7 +138,6 @@ class PADS(MetricLearning):
 
     def prepare(self, dataset: Dataset, batch_size: int, world_size: int = 1) -> None:
         check_single("PADS", world_size)
-        tell_of_rate("PADS", self.optimizer, self.policy_lr)
         super().prepare(dataset, batch_size, world_size)
 
     def take(self, data: DataModule, world_size: int = 1) -> None:
@@ -150,6 +149,7 @@ class PADS(MetricLearning):
         self.held_out, self.per_class = held_out_of(data, "PADS"), data.per_class
 
     def on_train_start(self) -> None:
+        tell_of_rate("PADS", self.optimizer, self.policy_lr)
         self.length = self.trainer.estimated_stepping_batches
         self.judge_by(self.trainer.datamodule)  # again: resident images have moved to the device
 

@@ -81,7 +81,8 @@ def test_of_a_score_that_is_there_they_are_drawn_where_they_are_missing(run, cap
         patch.setattr(ResNet9, "forward", lambda *_: pytest.fail("extracted again"))
         capsys.readouterr()
         assert main(ARGV) == 0
-        said = "no pictures beside a/evaluation/classes_birds.json: its features were not kept"
+        said = "not drawn beside a/evaluation/classes_birds.json: classes_birds-retrieval.png, "
+        said += "classes_birds-embedding.png; its features were not kept, --again draws all"
         assert capsys.readouterr().err.count(said) == 1
         assert len(pictures(run / "evaluation")) == 2
         assert main([*ARGV, "--cache", "c"]) == 0

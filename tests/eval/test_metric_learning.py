@@ -54,7 +54,8 @@ def record(**rows):
     part = {"choice": choice, "before": [cell(0, 20.0), cell(1, 22.0)], "rows": rows}
     data = {"omniglot": {"train": [121, 2420], "test": [120, 2400], "differs": "a part"}}
     sets = {"omniglot": {"SimCLR": {"weights": {}}, "random weights": part}}
-    return {"hardware": "a CPU", "command": "python x", "data": data, "sets": sets}
+    about = {"hardware": "a CPU", "command": "python x", "setup": {}}
+    return {**about, "data": data, "sets": sets}
 
 
 def test_tables_by_hand(tables):
@@ -83,7 +84,15 @@ def test_tables_by_hand(tables):
     assert lines[8].startswith("| N-pair, 1 seed | 50.0 | 10.0 | 50.0 |")
     said = "121 classes of 2,420 images train, 120 of 2,400 test (a part). 3 seeds, at most 1.1 min"
     assert f"{said} of training." in lines
-    gains = dict(line.strip("| ").split(" | ") for line in found["gains"].splitlines()[2:])
+    assert lines[-1].endswith(
+        "What the methods do by default, or what is tried, has changed since."
+    )
+    current = json.loads(json.dumps(tables["setup"]()))
+    same = tables["blocks"]({"metric_learning": {**record(**rows), "setup": current}}, {})
+    assert same["rows"].endswith("`python x`.")
+    *gains, _, highest = found["gains"].splitlines()[2:]
+    assert highest == "Highest Recall@1: N-pair, 50.0 (Omniglot, random weights)."
+    gains = dict(line.strip("| ").split(" | ") for line in gains)
     # 4, 4.1 and 3.9, a deviation of 0.1; 1 and 3 of the seeds 2 and 1, half-width 12.7
     assert gains["DAML (triplet) over triplet"] == "**+4.0 ± 0.1**"
     assert gains["DE-DSP (triplet) over triplet"] == "+2.0 ± 1.4"
